@@ -36,7 +36,10 @@ RecordQueryKey = Callable[[int, Tensor, Tensor, Tensor], None]
 
 
 class StopForwardError(Exception):
-    """All requested timesteps were recorded, so the rest of the generation is not needed."""
+    """The signal that ends a generation early, since all requested times were recorded.
+
+    It reports no failure. `NetworkRunner`s catch it around `generate`.
+    """
 
 
 @contextmanager
@@ -115,6 +118,9 @@ class QueryKeyRecorder:
 
     def start_forward(self, time: float) -> None:
         """Decide at the start of a forward pass whether it is recorded.
+
+        Args:
+            time: the network's time, in the unit of the sampler's times.
 
         Raises:
             StopForwardError: All times were recorded.

@@ -204,7 +204,7 @@ class Matcher:
         if prompt := self.prompts.get(words):
             return CaptionMatch("exact", prompt.task, prompt.text)
         if self.templates and (task := self.templates.task(words)):
-            return CaptionMatch("template", task, None)
+            return CaptionMatch("template", task, prompt=None)
         if prompt := self._contained_prompt(words):
             return CaptionMatch("contained", prompt.task, prompt.text)
         return None

@@ -124,11 +124,11 @@ def _fetch_file(name: str, file: AssetFile, source: Path | None) -> FetchedFile:
     path = local_files.asset_folder(name) / file.name
     receipt = local_files.read_receipts(name).get(file.name)
     is_receipt_binding = receipt is not None and (
-        file.is_pinned or receipt.is_from_url or source is not None or not file.urls
+        file.has_known_hash or receipt.is_from_url or source is not None or not file.urls
     )
     if receipt and is_receipt_binding and _is_unchanged(path, file, receipt):
         return FetchedFile(
-            path, receipt.sha256, True, file.is_pinned, receipt.is_from_url, file.verification
+            path, receipt.sha256, True, file.has_known_hash, receipt.is_from_url, file.verification
         )
 
     # The file is written under a temporary name and verified there.
@@ -154,7 +154,7 @@ def _fetch_file(name: str, file: AssetFile, source: Path | None) -> FetchedFile:
     with convert_os_errors(path):
         part.replace(path)
     _remove_part(part)
-    return FetchedFile(path, sha256, False, file.is_pinned, source is None, file.verification)
+    return FetchedFile(path, sha256, False, file.has_known_hash, source is None, file.verification)
 
 
 def _is_unchanged(path: Path, file: AssetFile, receipt: Receipt) -> bool:
@@ -339,7 +339,7 @@ def _request_missing_bytes(
         HTTPException: The server sent other bytes or another version; the partial file is removed.
     """
     partial_version = _read_version(part, url) if n_present else None
-    if partial_version is None and not file.is_pinned:
+    if partial_version is None and not file.has_known_hash:
         n_present = 0
     headers = {"User-Agent": "harope-bench", "Accept-Encoding": "identity"}
     if n_present:

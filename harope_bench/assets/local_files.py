@@ -57,7 +57,7 @@ class AssetFile(Record):
     max_bytes: int = Field(default=MAX_BYTES_OF_UNKNOWN_SIZE, gt=0, le=MAX_BYTES_OF_UNKNOWN_SIZE)
 
     @property
-    def is_pinned(self) -> bool:
+    def has_known_hash(self) -> bool:
         """Whether a hash of the file is known before it is downloaded."""
         return any((self.sha256, self.sha256_prefix, self.git_blob, self.md5))
 
@@ -223,7 +223,7 @@ def find_local_file(name: str, file: str | None = None) -> LocalFile | None:
     receipt = read_receipts(name).get(asset_file.name)
     if receipt is None or not path.is_file():
         return None
-    return LocalFile(path, receipt.sha256, asset_file.is_pinned or receipt.is_from_url)
+    return LocalFile(path, receipt.sha256, asset_file.has_known_hash or receipt.is_from_url)
 
 
 def require_local_file(name: str, file: str | None = None) -> LocalFile:

@@ -107,7 +107,7 @@ def file_state(folder: Path, name: str) -> FileState:
     if name not in hashes:
         return "unlisted"
     try:
-        sha256 = sha256_file(folder / name, missing_ok=True)
+        sha256 = sha256_file(folder / name, keeps_file_not_found=True)
     except FileNotFoundError:  # another process removed it meanwhile
         return "missing"
     return "same" if sha256 == hashes[name] else "altered"

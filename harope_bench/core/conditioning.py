@@ -60,7 +60,7 @@ def _suite_conditioning(suite: SuiteContract) -> Conditioning:
 def check_checkpoint_suite(checkpoint: Checkpoint, suite_name: str) -> None:
     """Raise OptionError unless the checkpoint takes what the suite requests."""
     conditioning = backbone_conditioning(checkpoint.backbone, checkpoint.config)
-    title = f"checkpoint {checkpoint.name} ({checkpoint.backbone})"
+    title = f"checkpoint {checkpoint.name} (backbone {checkpoint.backbone})"
     check_conditioning(title, conditioning, suite_name)
 
 
@@ -167,7 +167,8 @@ def check_requests(checkpoint: Checkpoint, requests: Iterable[Request]) -> None:
 
 
 def _check_request(checkpoint: Checkpoint, conditioning: Conditioning, request: Request) -> None:
-    start = f"checkpoint {checkpoint.name} ({checkpoint.backbone}) takes {conditioning}"
+    title = f"checkpoint {checkpoint.name} (backbone {checkpoint.backbone})"
+    start = f"{title} takes {conditioning}"
     sample = f"sample {request.index}"
 
     # The kind of the request: prompt, label or neither.
@@ -184,5 +185,6 @@ def _check_request(checkpoint: Checkpoint, conditioning: Conditioning, request: 
         n_classes = conditioning.classes or request.label + 1
         if not 0 <= request.label < n_classes:
             raise OptionError(
-                f"{start} from 0 on, {sample} has label {request.label}; choose another suite"
+                f"{title} takes labels 0 to {n_classes - 1:,}, {sample} has label"
+                f" {request.label}; choose another suite"
             )

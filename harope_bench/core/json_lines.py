@@ -51,7 +51,7 @@ def drop_partial_line(path: Path) -> None:
     """Remove a last line without newline, which a power failure left, before lines are appended."""
     with (
         suppress(FileNotFoundError),
-        convert_os_errors(path, missing_ok=True),
+        convert_os_errors(path, keeps_file_not_found=True),
         open_regular_for_update(path) as file,
     ):
         # With the lock held, no other process is in the middle of writing a line.

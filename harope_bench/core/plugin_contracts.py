@@ -25,7 +25,7 @@ class Conditioning:
 
     Attributes:
         kind: labels, prompts, images (the input of a classifier, which returns labels) or nothing.
-        classes: Number of labels; None if it is not known.
+        classes: Number of classes; None if it is not known.
         is_optional: Whether the network can also generate without label or prompt.
     """
 
@@ -34,10 +34,10 @@ class Conditioning:
     is_optional: bool = False
 
     def __str__(self) -> str:
-        """Return the conditioning in words, such as "1,000 labels"."""
+        """Return the conditioning in words, such as "1,000 classes"."""
         count = "" if self.classes is None else f"{self.classes:,} "
         texts = {
-            "labels": f"{count}labels",
+            "labels": f"{count}classes" if count else "class labels",
             "images": f"images of {count}classes",
             "nothing": "no labels and no prompts",
         }

@@ -256,7 +256,16 @@ def _installed_entries(kind: str) -> list[RegistryEntry]:
         package = point.dist.name if point.dist else "a package"
         origin = f"{package} ({point.value})"
         attribute = point.attr or "PLUGIN"
-        entries.append(RegistryEntry(kind, point.name, origin, None, point.module, attribute))
+        entries.append(
+            RegistryEntry(
+                kind=kind,
+                name=point.name,
+                origin=origin,
+                path=None,
+                module=point.module,
+                attribute=attribute,
+            )
+        )
     return entries
 
 

@@ -20,7 +20,7 @@ TOML_BYTES = MIB  # a TOML file: recipes, checkpoints, assets
 JSON_BYTES = 64 * MIB  # a JSON document: plans, results, manifests
 TEXT_BYTES = 256 * MIB  # a text file: prompts, labels, logs
 LINES_BYTES = 1024 * MIB  # a file of JSON lines: records of a million samples
-IMAGE_BYTES = 256 * MIB  # an image file: larger than any uncompressed image that is read
+MAX_IMAGE_BYTES = 256 * MIB  # an image file: larger than any uncompressed image that is read
 # Flags of os.open that some platforms do not have.
 NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # not on Windows
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # not on Windows

@@ -278,6 +278,8 @@ class Provenance(Record):
 
 UNKNOWN_SHA256 = "0" * 64  # recorded for a judge whose weights' hash is unknown
 NO_JUDGE = "none"  # name of the JudgeRecord of a result that needed no judge
+# Whose network a judge is: the paper's ("official"), the same weights and preprocessing in other
+# code ("equivalent"), a small one ("micro") or another one ("substitute").
 JudgeClass = Literal["official", "equivalent", "micro", "substitute"]
 LENIENT_WARNING = (
     "missing: scored although images, answers or whole tasks may be missing (--allow-missing)"
@@ -303,7 +305,7 @@ class JudgeRecord(Record):
     """The network that extracted features or annotated images.
 
     Attributes:
-        judge_class: How close it is to the judge of the paper.
+        judge_class: Whose network it is, see JudgeClass.
         preprocessing: How images are resized and normalised, in words.
         model: Folder or hub id of a network that the user chose.
     """

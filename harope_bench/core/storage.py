@@ -56,11 +56,11 @@ def home() -> Path:
 
 
 @contextmanager
-def convert_os_errors(path: Path, missing_ok: bool = False) -> Iterator[None]:
+def convert_os_errors(path: Path, keeps_file_not_found: bool = False) -> Iterator[None]:
     """Convert an OSError in the block into a StorageError that names the path.
 
     Args:
-        missing_ok: Raise FileNotFoundError unchanged.
+        keeps_file_not_found: Raise FileNotFoundError unchanged, for callers that handle it.
 
     Raises:
         DiskError: The error is one of DISK_ERRNOS: no space, no permission, a read-only disk, or a
@@ -70,7 +70,7 @@ def convert_os_errors(path: Path, missing_ok: bool = False) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if missing_ok and isinstance(error, FileNotFoundError):
+        if keeps_file_not_found and isinstance(error, FileNotFoundError):
             raise
         is_missing = isinstance(error, FileNotFoundError)
         default_advice = "check the path" if is_missing else "choose another place"
@@ -163,7 +163,7 @@ def check_overwrite(path: Path, signature: str, title: str) -> None:
     check_output_path(path)
     with (
         suppress(FileNotFoundError),
-        convert_os_errors(path, missing_ok=True),
+        convert_os_errors(path, keeps_file_not_found=True),
         open_regular(path) as file,
     ):
         if signature.encode() not in file.read(MIB):
@@ -247,14 +247,14 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: Path, missing_ok: bool = False) -> str:
+def sha256_file(path: Path, keeps_file_not_found: bool = False) -> str:
     """Return the hex sha256 of a file, read in blocks.
 
     Raises:
-        FileNotFoundError: With `missing_ok`, the file does not exist.
+        FileNotFoundError: With `keeps_file_not_found`, the file does not exist.
         StorageError: The file cannot be read or is not a regular file.
     """
-    with convert_os_errors(path, missing_ok), open_regular(path) as file:
+    with convert_os_errors(path, keeps_file_not_found), open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -53,9 +53,9 @@ class RowsHeader(NamedTuple):
 
 
 def read_rows_header(path: Path) -> RowsHeader | None:
-    """Return the header of a file of rows; None if there is no file or it is not one of rows."""
+    """Return the header of a file of feature rows; None if it is missing or no such file."""
     try:
-        with convert_os_errors(path, missing_ok=True), open_regular(path) as file:
+        with convert_os_errors(path, keeps_file_not_found=True), open_regular(path) as file:
             return _parse_header(file)
     except FileNotFoundError:
         return None
@@ -134,7 +134,7 @@ def rows_sha256(path: Path, start_row: int, stop_row: int) -> str | None:
     """
     try:
         # The file is opened only once, because another process may replace it.
-        with convert_os_errors(path, missing_ok=True), open_regular(path) as file:
+        with convert_os_errors(path, keeps_file_not_found=True), open_regular(path) as file:
             header = _parse_header(file)
             if header is None or not header.has_rows(stop_row):
                 return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench.core.errors import SampleError
-from harope_bench.data.image_io import file_formats, misnamed_files_text
+from harope_bench.data.image_io import file_formats, wrong_suffixes_text
 from harope_bench.data.run_folder import JUDGE_OUTPUT_FOLDERS, RESULTS_FOLDER
 
 IMAGE_SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
@@ -103,7 +103,7 @@ def format_warnings(images: list[Path]) -> tuple[str, ...]:
         warnings.append(
             f"{n_lossy:,} of {len(images):,} images have a lossy format, which changes FID"
         )
-    misnamed_text = misnamed_files_text(images)
+    misnamed_text = wrong_suffixes_text(images)
     if misnamed_text:
         warnings.append(f"images: {misnamed_text}")
     return tuple(warnings)

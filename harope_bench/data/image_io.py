@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from harope_bench.core.errors import IrregularFileError, SampleError, StorageError
 from harope_bench.core.escaping import printable_line
-from harope_bench.core.regular_file import IMAGE_BYTES, open_regular, read_regular
+from harope_bench.core.regular_file import MAX_IMAGE_BYTES, open_regular, read_regular
 from harope_bench.core.storage import convert_os_errors
 
 # Formats by the first bytes of a file.
@@ -108,13 +108,14 @@ def read_image_bytes(path: Path) -> bytes:
     """Return the bytes of an image file.
 
     Raises:
-        SampleError: The file cannot be read, is not a regular file or has more than IMAGE_BYTES.
+        SampleError: The file cannot be read, is not a regular file or has more than
+            MAX_IMAGE_BYTES.
     """
     try:
-        return read_regular(path, IMAGE_BYTES)
+        return read_regular(path, MAX_IMAGE_BYTES)
     except OSError as error:
         raise SampleError(
-            f"image {path} cannot be read: {error.strerror}; copy it again"
+            f"image {path} cannot be read: {error.strerror}; check the file or copy it again"
         ) from error
     except StorageError as error:
         raise SampleError(f"image {error}") from error
@@ -208,7 +209,7 @@ def file_formats(paths: Iterable[Path]) -> list[ImageFileFormat]:
     return [ImageFileFormat(path, _read_image_format(path)) for path in paths]
 
 
-def misnamed_files_text(paths: Iterable[Path]) -> str | None:
+def wrong_suffixes_text(paths: Iterable[Path]) -> str | None:
     """Return in words how many files have another format than their suffix names; None if none."""
     formats = file_formats(paths)
     misnamed_files = [file for file in formats if file.is_misnamed]

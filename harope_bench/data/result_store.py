@@ -156,12 +156,13 @@ def build_result(
     """Return the Result that will be written to a path.
 
     Args:
+        path: The result file, which need not exist yet.
         subject, method: The images, and how they were measured.
-        score: Output of the evaluator.
+        evaluator_output: Measurements and warnings of the evaluator.
         provenance: When and how the result was computed.
         warnings: Warnings about images, judges and reference. Those of the evaluator follow them.
         judge_error_rates: Error rates of judges on images with known ground truth, by judge.
-        scale: Scale of the result; None takes that of the judge.
+        scale: Micro scale or paper scale; None takes that of the judge.
         has_arrays, has_sample_scores: Which files will be written beside the result.
     """
     return Result(
@@ -233,26 +234,26 @@ def _image_side(samples: SampleSet) -> int | None:
 # reading
 
 
-def read_result(path: Path, is_checked: bool = True) -> Result:
+def read_result(path: Path, needs_matching_hash: bool = True) -> Result:
     """Return the result in a file.
 
     Args:
-        is_checked: Whether the file must have its recorded hash. Only `verify` reads altered files,
-            in order to report them.
+        needs_matching_hash: Raise AlteredFileError if the file does not have its recorded hash.
+            Only `verify` reads altered files, in order to report them.
 
     Raises:
         StorageError: The file is missing or not a result. The message names the file and field.
         AlteredFileError: The file does not have its recorded hash.
         FormatError: The file has another format version.
     """
-    if is_checked:
+    if needs_matching_hash:
         checksums.check_recorded_hash(path, ALTERED_ADVICE)
     with convert_os_errors(path):
         data = read_regular(path, JSON_BYTES)
     return _parse_result(data, path)
 
 
-def find_result(path: Path) -> Result | None:
+def read_result_or_none(path: Path) -> Result | None:
     """Return the result in a file; None if the file is missing or damaged.
 
     Raises:
@@ -350,7 +351,7 @@ def find_current_result(path: Path, subject: ResultSubject, method: ResultMethod
     """
     if not is_unaltered(path):
         return None
-    result = find_result(path)
+    result = read_result_or_none(path)
     if result is None or (result.arrays_file is not None and not is_unaltered(arrays_path(path))):
         return None
     return result if _is_result_of(result, subject, method) else None
@@ -386,18 +387,18 @@ def _is_result_of(result: Result, subject: ResultSubject, method: ResultMethod) 
 def check_results_belong(folder: Path, samples: SampleSet) -> None:
     """Raise PlanMismatchError if a run folder contains a result of other images.
 
-    Features and annotations of those images would be lost. Results of the same plan with fewer or
-    more samples are allowed.
+    Features and annotations of these images would overwrite those that the result was computed
+    from. Results of the same plan with fewer or more samples are allowed.
     """
     digest = sample_set_digest(samples)
     for path in result_paths(folder):
-        result = find_result(path)
+        result = read_result_or_none(path)
         if result is None or result.samples_sha256 in (digest, NO_SAMPLES_SHA256):
             continue
         if samples.plan is None or result.plan_digest != samples.plan.digest:
             raise PlanMismatchError(
-                f"{path} is of other images ({result.target}), asked for {samples.name}; choose"
-                " another --out"
+                f"{path} is the result of other images ({result.target}), asked for"
+                f" {samples.name}; choose another --out"
             )
 
 
@@ -424,7 +425,7 @@ def write_result(
     Returns:
         The result as it was written.
     """
-    old_result = find_result(path) if result.label is None else None
+    old_result = read_result_or_none(path) if result.label is None else None
     if old_result is not None and old_result.label is not None:
         result = result.model_copy(update={"label": old_result.label})
     text = result_text(result)

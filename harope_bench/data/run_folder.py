@@ -76,12 +76,12 @@ class RunFolder:
     """A folder for the samples of one plan.
 
     Attributes:
-        is_checked: Whether plan and records must have their recorded hashes. Only `verify` reads
-            altered files, in order to report them.
+        needs_matching_hashes: Raise AlteredFileError if plan or records do not have their recorded
+            hashes. Only `verify` reads altered files, in order to report them.
     """
 
     folder: Path
-    is_checked: bool = True
+    needs_matching_hashes: bool = True
 
     @property
     def plan(self) -> Plan | None:
@@ -105,7 +105,7 @@ class RunFolder:
             ) from error
 
     def _check_hash(self, path: Path) -> None:
-        if self.is_checked:
+        if self.needs_matching_hashes:
             checksums.check_recorded_hash(path, "bring that one back, or choose another --out")
 
     def tie_to_plan(self, plan: Plan) -> None:

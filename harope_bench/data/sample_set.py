@@ -14,7 +14,7 @@ import numpy as np
 from harope_bench.core.errors import SampleError, StorageError, TooFewImagesError
 from harope_bench.core.index_ranges import IndexRanges
 from harope_bench.core.limits import MAX_RESOLUTION, check_maximum
-from harope_bench.core.regular_file import IMAGE_BYTES, read_regular
+from harope_bench.core.regular_file import MAX_IMAGE_BYTES, read_regular
 from harope_bench.core.schema import Plan, SampleRecord
 from harope_bench.core.storage import check_output_path, sha256_bytes
 from harope_bench.data import adm_npz
@@ -95,9 +95,9 @@ class SampleSet:
         return replace(subset, n_asked=len(first_indices), failed=failed)
 
     def random_subset(self, count: int, seed: int) -> SampleSet:
-        """Return a random subset of `count` images, which depends only on the seed.
+        """Return a random subset of `count` images; equal count and seed give equal indices.
 
-        The subset has a warning that says so.
+        The subset has a warning that names count and seed.
         """
         positions = np.random.default_rng(seed).choice(len(self.indices), count, replace=False)
         subset = self._select([self.indices[k] for k in np.sort(positions)])
@@ -134,7 +134,7 @@ class SampleSet:
         The images of an .npz are checked when they are read.
         """
         if self.files is not None:
-            self._read_image(index, self.files[index])
+            self._read_image(index, self.files[index])  # its checks alone are wanted
 
     def image(self, index: int) -> np.ndarray:
         """Return the image (H, W, 3) uint8 of an index. Its size may differ from the others'.
@@ -186,7 +186,7 @@ class SampleSet:
 
     def _read_bytes(self, index: int, path: Path) -> bytes:
         try:
-            return read_regular(path, IMAGE_BYTES)
+            return read_regular(path, MAX_IMAGE_BYTES)
         except OSError as error:
             raise SampleError(
                 f"image {index} ({path}) cannot be read: {error.strerror}; generate or copy it"
@@ -239,14 +239,17 @@ class SampleSet:
             start += len(npz_images)
 
 
-def open_samples(path: Path, count: int | None = None, is_checked: bool = True) -> SampleSet:
+def open_samples(
+    path: Path, count: int | None = None, needs_matching_hashes: bool = True
+) -> SampleSet:
     """Return the samples of a run folder, a folder of images, or an ADM .npz.
 
     The images of a folder are numbered in natural order of their names: 9.png precedes 10.png.
 
     Args:
         count: Number of samples to take from the start; None takes all.
-        is_checked: Whether plan and records must have their recorded hashes.
+        needs_matching_hashes: Whether plan and records must have their recorded hashes. Only
+            `verify` reads altered files.
 
     Raises:
         SampleError: The path is none of these, contains no images, or the run is unfinished.
@@ -256,7 +259,7 @@ def open_samples(path: Path, count: int | None = None, is_checked: bool = True) 
     if path.is_dir():
         if not (path / PLAN_FILE).exists():
             return limit_samples(_folder_set(path), count)
-        run = RunFolder(path, is_checked)
+        run = RunFolder(path, needs_matching_hashes)
         return _run_set(run, run.plan, count)
     if path.is_file() and path.suffix == ".npz":
         n_images = adm_npz.images_shape(path)[0]
@@ -273,7 +276,7 @@ def open_samples(path: Path, count: int | None = None, is_checked: bool = True) 
 def open_reference_images(path: Path) -> SampleSet:
     """Return the images of a reference .npz, which may also contain statistics."""
     n_images = adm_npz.images_shape(path, is_reference=True)[0]
-    return _npz_set(path, n_images, {}, is_reference=True)
+    return _npz_set(path, n_images, labels={}, is_reference=True)
 
 
 def _npz_set(
@@ -339,7 +342,7 @@ def _run_set(run: RunFolder, plan: Plan | None, count: int | None) -> SampleSet:
         warnings = (
             f"{REQUESTS_FILE} is missing or empty: the requested indices are those of the records",
         )
-    elif run.is_checked:
+    elif run.needs_matching_hashes:
         _check_requests_complete(run, all_records, request_ranges)
 
     # All samples that belong to the set must exist.

@@ -60,7 +60,10 @@ class Ape(base.Encoding):
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Return tokens (B, N, width) plus the rows of the table at these positions.
+        """Return tokens (B, N, width) plus the embedding of their positions.
+
+        Args:
+            positions: row and column (N, 2) of each token in the grid, from 0.
 
         Raises:
             OptionError: The positions exceed SD3's table, or the scaling cannot resize a learned

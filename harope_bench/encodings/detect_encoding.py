@@ -50,7 +50,7 @@ def detect_from_shapes(shapes: Shapes) -> DetectedEncoding | None:
     _check_dimensions(shapes)
     if "control.sigma" in shapes:
         _, heads, head_dim = shapes["control.sigma"]
-        return DetectedEncoding("rope-svd-control", {}, heads, head_dim)
+        return DetectedEncoding("rope-svd-control", options={}, heads=heads, head_dim=head_dim)
     if "sigma" in shapes:
         return _detect_svd(shapes["sigma"])
 
@@ -94,7 +94,7 @@ def _detect_svd(sigma_shape: tuple[int, ...]) -> DetectedEncoding:
     """Return HARoPE for singular values of several heads, a shared SVD matrix for one group."""
     _, groups, head_dim = sigma_shape
     if groups > 1:
-        return DetectedEncoding("harope", {}, groups, head_dim)
+        return DetectedEncoding("harope", options={}, heads=groups, head_dim=head_dim)
     return DetectedEncoding("rope-matrix", {"matrix": "svd", "per_head": False}, 0, head_dim)
 
 
@@ -117,5 +117,5 @@ def _detect_string(shapes: Shapes) -> DetectedEncoding | None:
 def _detect_unmatched(shapes: Shapes) -> DetectedEncoding | None:
     """Return the encoding of learned frequencies or of a learned table."""
     if "freqs" in shapes:
-        return DetectedEncoding("rope-mixed", {})
+        return DetectedEncoding("rope-mixed", options={})
     return DetectedEncoding("ape", {"form": "learned"}) if "table" in shapes else None

@@ -131,7 +131,9 @@ class CostEvaluator(FeatureEvaluator):
         measurements = [
             _measure(metric.name, features, COST_RULES[metric.name]) for metric in self.metrics
         ]
-        return EvaluatorOutput(tuple(measurements), {}, tuple(_warnings(features)))
+        return EvaluatorOutput(
+            tuple(measurements), per_sample={}, warnings=tuple(_warnings(features))
+        )
 
 
 # Arrays by name -> value in the metric's unit, or the reason why there is none.
@@ -184,7 +186,10 @@ def _layer_sizes(
 
 
 def _layer_parameters(arrays: Mapping[str, np.ndarray]) -> float | str:
-    """Return the parameters of one layer with its encoding, in millions."""
+    """Return the parameters of one layer with its encoding, in millions.
+
+    It is a text, the reason, if the sizes of the layer are not known.
+    """
     sizes = _layer_sizes(arrays)
     if sizes is None:
         return _reason(arrays, "reason_model")
@@ -192,13 +197,16 @@ def _layer_parameters(arrays: Mapping[str, np.ndarray]) -> float | str:
     return (layer.parameters + pe_parameters.parameters) / MILLION
 
 
-def _layer_flops(arrays: Mapping[str, np.ndarray]) -> float | str:
-    """Return the multiply-adds of one layer with its encoding, in units of 10^9."""
+def _layer_multiply_adds(arrays: Mapping[str, np.ndarray]) -> float | str:
+    """Return the multiply-adds of one layer with its encoding, in units of 10^9.
+
+    It is a text, the reason, if the sizes of the layer are not known.
+    """
     sizes = _layer_sizes(arrays)
     if sizes is None:
         return _reason(arrays, "reason_model")
     layer, pe_parameters, tokens = sizes
-    return layer.flops(tokens, pe_parameters) / GIGA
+    return layer.multiply_adds(tokens, pe_parameters) / GIGA
 
 
 class _ConstantCount:
@@ -252,7 +260,7 @@ def _warnings(features: Features) -> Sequence[str]:
 
 COST_RULES: dict[str, CostRule] = {
     "params_m": _layer_parameters,
-    "flops_g": _layer_flops,
+    "flops_g": _layer_multiply_adds,
     "params_model": _ConstantCount("parameters", "reason_model", MILLION),
     "params_frozen": _ConstantCount("frozen_parameters", "reason_model", MILLION),
     "macs_model": _ConstantCount("macs", "reason_model", GIGA),

@@ -130,7 +130,7 @@ class DpgBenchEvaluator(PromptEvaluator):
             ]
         else:
             included_scores = _without_failed_items(annotated_images, sample_scores)
-        scores = _categories_of_last_image(annotated_images, included_scores)
+        scores = _keep_categories_of_last_copy(annotated_images, included_scores)
         return _equal_item_weights(annotated_images, scores)
 
     def notes(
@@ -293,10 +293,14 @@ def _without_failed_items(
     ]
 
 
-def _categories_of_last_image(
+def _keep_categories_of_last_copy(
     annotated_images: Sequence[AnnotatedImage], sample_scores: OptionalScores
 ) -> list[SampleScore | None]:
-    """Return the scores with categories for the last image of each item alone."""
+    """Return the scores; of each prompt, only the last scored copy keeps its category scores.
+
+    The official script overwrites an item's category scores with those of the next copy. The other
+    copies keep the score "dpg" alone.
+    """
     last_copies: dict[int, int] = {}  # by prompt index
     for image, score in zip(annotated_images, sample_scores, strict=True):
         if score is not None:

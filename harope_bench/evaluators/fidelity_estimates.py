@@ -16,7 +16,7 @@ from harope_bench.metrics.frechet import (
     influence_values,
 )
 from harope_bench.metrics.inception_score import (
-    BLOCK,
+    BLOCK_IMAGES,
     SHUFFLES,
     SPLITS,
     InceptionScore,
@@ -229,17 +229,18 @@ def _order_warnings(value: float, effect: OrderEffect | None) -> tuple[str, ...]
     order = "class-sorted order" if is_sorted else "uneven order"
     return (
         (
-            f"is: {order}, blocks of {BLOCK:,} hold different {classes}; {SHUFFLES} random orders"
-            f" give {effect.shuffled_mean:.4g} on average, about {loss_text} of the score is lost"
+            f"is: {order}, blocks of {BLOCK_IMAGES:,} hold different {classes};"
+            f" {SHUFFLES} random orders give {effect.shuffled_mean:.4g} on average, about"
+            f" {loss_text} of the score is lost"
         ),
     )
 
 
 def _block_warnings(score: InceptionScore) -> tuple[str, ...]:
     """Return a warning if the last block is shorter than half a block."""
-    n_last = len(score.contributions) % BLOCK
-    if len(score.blocks) > 1 and 0 < n_last < BLOCK / 2:
-        return (f"is: short last block, {n_last:,} images count as much as {BLOCK:,}",)
+    n_last = len(score.contributions) % BLOCK_IMAGES
+    if len(score.blocks) > 1 and 0 < n_last < BLOCK_IMAGES / 2:
+        return (f"is: short last block, {n_last:,} images count as much as {BLOCK_IMAGES:,}",)
     return ()
 
 
@@ -301,7 +302,9 @@ def precision_and_recall(
 
     Source: Kynkaanniemi et al. 2019, equations 1 to 3.
     """
-    reason = _missing_images_reason("", features, reference, NEIGHBOURS + 1)
+    reason = _missing_images_reason(
+        metric="", features=features, reference=reference, min_images=NEIGHBOURS + 1
+    )
     if reason is not None:
         return {name: MetricEstimate(None, reason=reason) for name in ("precision", "recall")}
     generated = features.arrays["features"]  # (N, D)

@@ -135,10 +135,12 @@ def similarity_query(metadata: Metadata, annotations: Annotations) -> Similarity
     return None
 
 
-def apply_attribute_rule(metadata: Metadata, annotations: Annotations, rules: Rules) -> RuleOutcome:
+def score_attribute_annotations(
+    metadata: Metadata, annotations: Annotations, rules: Rules
+) -> RuleOutcome:
     """Return the product of BLIP's probabilities of yes."""
     if not metadata["chunks"]:
-        return attribute_score((), rules)
+        return attribute_score(yes_probabilities=(), rules=rules)
     annotation = annotations.get("vqa")
     if not isinstance(annotation, VqaAnnotation):
         return RuleOutcome(None, NO_ANNOTATION_TEXT.format("vqa"))
@@ -157,7 +159,7 @@ def apply_attribute_rule(metadata: Metadata, annotations: Annotations, rules: Ru
     return attribute_score(probabilities, rules)
 
 
-def apply_2d_rule(metadata: Metadata, annotations: Annotations, rules: Rules) -> RuleOutcome:
+def score_2d_annotations(metadata: Metadata, annotations: Annotations, rules: Rules) -> RuleOutcome:
     """Return the score of presence and position of two objects."""
     nouns = spatial_objects(metadata)
     detections = annotations.get("detector-2d")
@@ -168,7 +170,7 @@ def apply_2d_rule(metadata: Metadata, annotations: Annotations, rules: Rules) ->
     return score_2d(metadata["text"], nouns, detections, rules)
 
 
-def apply_3d_rule(metadata: Metadata, annotations: Annotations, rules: Rules) -> RuleOutcome:
+def score_3d_annotations(metadata: Metadata, annotations: Annotations, rules: Rules) -> RuleOutcome:
     """Return the score of presence and depth of two objects."""
     detections = annotations.get("detector")
     depth = annotations.get("depth")
@@ -182,7 +184,9 @@ def apply_3d_rule(metadata: Metadata, annotations: Annotations, rules: Rules) ->
     return score_3d(metadata["text"], first_and_last_noun(metadata), detections, depths, rules)
 
 
-def apply_numeracy_rule(metadata: Metadata, annotations: Annotations, rules: Rules) -> RuleOutcome:
+def score_numeracy_annotations(
+    metadata: Metadata, annotations: Annotations, rules: Rules
+) -> RuleOutcome:
     """Return the score of presence and number of objects."""
     detections = annotations.get("detector")
     if not isinstance(detections, DetectionAnnotation):
@@ -191,27 +195,28 @@ def apply_numeracy_rule(metadata: Metadata, annotations: Annotations, rules: Rul
     return score_numeracy(metadata["text"], metadata["known"], detections, rules)
 
 
-def apply_similarity_rule(
+def score_similarity_annotations(
     metadata: Metadata, annotations: Annotations, rules: Rules
 ) -> RuleOutcome:
-    """Return CLIP's cosine of image and text."""
+    """Return CLIP's cosine of image and text, or None as the value without an annotation."""
     annotation = annotations.get("similarity")
     if not isinstance(annotation, SimilarityAnnotation) or not annotation.cosines:
         return RuleOutcome(None, NO_ANNOTATION_TEXT.format("similarity"))
     return RuleOutcome(annotation.cosines[0], f"cosine {annotation.cosines[0]:.4f}")
 
 
+# All rules take the same parameters; a rule ignores those that it does not need.
 CATEGORY_RULES: Mapping[str, Callable[[Metadata, Annotations, Rules], RuleOutcome]] = {
-    **dict.fromkeys(ATTRIBUTES, apply_attribute_rule),
-    "spatial": apply_2d_rule,
-    "3d_spatial": apply_3d_rule,
-    "numeracy": apply_numeracy_rule,
-    "non_spatial": apply_similarity_rule,
+    **dict.fromkeys(ATTRIBUTES, score_attribute_annotations),
+    "spatial": score_2d_annotations,
+    "3d_spatial": score_3d_annotations,
+    "numeracy": score_numeracy_annotations,
+    "non_spatial": score_similarity_annotations,
 }
 PART_RULES = {  # rules of the parts of a complex prompt
-    "attribute": apply_attribute_rule,
-    "spatial": apply_2d_rule,
-    "action": apply_similarity_rule,
+    "attribute": score_attribute_annotations,
+    "spatial": score_2d_annotations,
+    "action": score_similarity_annotations,
 }
 
 
@@ -286,22 +291,24 @@ class T2ICompBenchEvaluator(PromptEvaluator):
     )
     metadata_key = "compbench"
     annotator_roles = (
-        AnnotatorRole("vqa", vqa_query, lambda metadata: vqa_query(metadata, {}) is not None),
+        AnnotatorRole(
+            "vqa", vqa_query, lambda metadata: vqa_query(metadata, annotations={}) is not None
+        ),
         AnnotatorRole(
             "detector-2d",
             detection_2d_query,
-            lambda metadata: detection_2d_query(metadata, {}) is not None,
+            lambda metadata: detection_2d_query(metadata, annotations={}) is not None,
         ),
         AnnotatorRole(
             "detector",
             detection_query,
-            lambda metadata: detection_query(metadata, {}) is not None,
+            lambda metadata: detection_query(metadata, annotations={}) is not None,
         ),
         AnnotatorRole("depth", depth_query, lambda metadata: metadata["category"] == "3d_spatial"),
         AnnotatorRole(
             "similarity",
             similarity_query,
-            lambda metadata: similarity_query(metadata, {}) is not None,
+            lambda metadata: similarity_query(metadata, annotations={}) is not None,
         ),
     )
 
@@ -416,7 +423,9 @@ def _sample_score(
     if outcome.presence:
         evidence_json["presence"] = outcome.presence
     if outcome.value is None:
-        return SampleScore(category, {}, outcome.reason, 1, evidence_json)
+        return SampleScore(
+            category, scores={}, reason=outcome.reason, n_unread=1, evidence=evidence_json
+        )
     scores = {METRICS[category]: WeightedScore(outcome.value)}
     return SampleScore(category, scores, outcome.reason, 0, evidence_json)
 

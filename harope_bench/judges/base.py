@@ -128,7 +128,10 @@ class Judge(Generic[Loaded_co]):
 
     @property
     def judge_class(self) -> JudgeClass:
-        """Return how close the judge is to the published one; a plug-in may set an attribute."""
+        """Return how close the judge is to the published one: see core/schema.py.
+
+        It is official, equivalent, substitute or micro. A plug-in may set an attribute.
+        """
         raise MissingMemberError(self, "judge_class")
 
     def weights_sha256(self) -> str:
@@ -275,7 +278,7 @@ def judge_record(name: str, model: str | None = None) -> JudgeRecord:
     )
 
 
-def open_judge(name: str, judge: Judge[Loaded_co], device: str) -> Loaded_co:
+def open_judge(name: str, plugin: Judge[Loaded_co], device: str) -> Loaded_co:
     """Load a judge and run its self-checks.
 
     Args:
@@ -285,8 +288,8 @@ def open_judge(name: str, judge: Judge[Loaded_co], device: str) -> Loaded_co:
         WeightsError: Its weights are missing, altered, or of another network.
         JudgeError: A self-check fails.
     """
-    loaded_judge = judge.open(device)
-    for self_check in judge.self_checks():
+    loaded_judge = plugin.open(device)
+    for self_check in plugin.self_checks():
         if complaint := self_check.check(loaded_judge):
             raise JudgeError(
                 f"{name} fails its self-check {self_check.name}: {complaint}; check its libraries"

@@ -165,9 +165,12 @@ class NoiseEstimate(NamedTuple):
 
 @dataclass(frozen=True)
 class PublishedDifference:
-    """The difference of two printed numbers.
+    """The difference of two printed numbers, the second minus the first.
 
-    block: resolution, model or row of the pair, empty where the table has one block.
+    column: title of the column, or the metric's name where the two are of one row.
+    group: the resolution, model or row that the two share; empty where the table ranks whole
+        columns.
+    first_label, second_label: titles of the two rows, or of the two columns of one row.
     test_statistics: z or p values by name.
     family: the differences whose p values are adjusted together, empty for none.
     cells: ids of both cells, TABLE/ROW/COLUMN.
@@ -175,7 +178,7 @@ class PublishedDifference:
 
     noise_model: str
     column: str
-    block: str
+    group: str
     first_label: str
     second_label: str
     printed_values: tuple[str, str]
@@ -212,7 +215,7 @@ def assess_differences(table: Table, tables: Sequence[Table] = ()) -> NoiseRepor
         noise_model = noise_model_name(a)
         if noise_model is not None:
             differences += _compare_pair(noise_model, a, b, tables)
-    differences = _adjust_verdicts(differences)
+    differences = _adjust_geneval_verdicts(differences)
 
     noise_models = dict.fromkeys(difference.noise_model for difference in differences)
     columns_without_model = dict.fromkeys(
@@ -330,27 +333,27 @@ def _compare_pair(
 def _make_difference(
     noise_model: str, a: PublishedCell, b: PublishedCell, estimate: NoiseEstimate
 ) -> PublishedDifference:
-    """Return the difference of two cells of one row or of one column."""
+    """Return the difference b - a of two cells, which share a row or a column."""
     if a.row is b.row:
         column = a.column.metric_name
-        block = a.row.title
+        group = a.row.title
         labels = (a.column.title, b.column.title)
     else:
         column = a.column.title
-        block = str(a.table.block_value(a.row))
+        group = str(a.table.block_value(a.row))
         labels = (a.row.title, b.row.title)
     return PublishedDifference(
-        noise_model,
-        column,
-        "" if a.table.block == "none" else block,
-        *labels,
-        (a.text, b.text),
-        float(b.value - a.value),
-        estimate.test_statistics,
-        estimate.verdict,
-        estimate.note,
-        "",
-        (a.id, b.id),
+        noise_model=noise_model,
+        column=column,
+        group="" if a.table.block == "none" else group,
+        first_label=labels[0],
+        second_label=labels[1],
+        printed_values=(a.text, b.text),
+        delta=float(b.value - a.value),
+        test_statistics=estimate.test_statistics,
+        verdict=estimate.verdict,
+        note=estimate.note,
+        cells=(a.id, b.id),
     )
 
 
@@ -605,7 +608,7 @@ def _geneval_pair_errors(
 
 
 def _estimate_geneval(delta: float, errors: StandardErrors) -> NoiseEstimate:
-    """Return p and z of a GenEval difference; its verdict is set by _adjust_verdicts."""
+    """Return p and z of a GenEval difference; its verdict is set by _adjust_geneval_verdicts."""
     statistics = {
         "p independent": two_sided_p(delta / errors.independent),
         "p clustered": two_sided_p(delta / errors.clustered),
@@ -652,10 +655,13 @@ def _category_mean(cell: PublishedCell) -> float | None:
     )
 
 
-def _adjust_verdicts(differences: Sequence[PublishedDifference]) -> list[PublishedDifference]:
-    """Return the differences with Holm-adjusted p values and verdicts in those of GenEval.
+def _adjust_geneval_verdicts(
+    differences: Sequence[PublishedDifference],
+) -> list[PublishedDifference]:
+    """Return the differences, those of GenEval with Holm-adjusted p values and their verdicts.
 
-    The p values are adjusted within each family.
+    GenEval's differences are those with a family. The two p values (clustered by prompt, and paired
+    by prompt at the most favourable correlation) are adjusted within each family.
     """
     adjusted_differences = list(differences)
     for family in dict.fromkeys(

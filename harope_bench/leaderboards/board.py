@@ -231,7 +231,11 @@ def build_board(
         notes.add_general_notes(general_notes(table, results, used_scale, matches))
         notes.add_general_notes([*entry_notes(table), *more_notes])
         notes.add_general_notes(_assumption_notes(table, used_scale, matches))
-        comparisons = [item for item in compare_rows(table, results) if item.scale == used_scale]
+        comparisons = [
+            comparison
+            for comparison in compare_rows(table, results)
+            if comparison.scale == used_scale
+        ]
     return Board(
         table,
         show,
@@ -282,13 +286,20 @@ def _default_scale(table: Table, results: Sequence[StoredResult], entries: Entri
 def _undecided_notes(
     table: Table, results: Sequence[StoredResult], scale: Scale
 ) -> dict[tuple[str, str], list[str]]:
-    """Return the note on each cell that runs of several checkpoints fit."""
+    """Return a note for each cell that runs of several checkpoints could fill.
+
+    Args:
+        scale: micro scale or paper scale.
+
+    Returns:
+        A list of one note by row id and column key.
+    """
     return {
-        (row_id, key): [
+        (row_id, column_key): [
             f"undecided: runs of {len(names)} checkpoints fit {table.find_row(row_id).title}"
-            f" ({', '.join(names)}); --row {row_id}=NAME decides, --add NAME gives one a row"
+            f" ({', '.join(names)}); --row {row_id}=NAME decides, --add NAME adds a row for one"
         ]
-        for (row_id, key), names in undecided_cells(table, results, scale).items()
+        for (row_id, column_key), names in undecided_cells(table, results, scale).items()
     }
 
 

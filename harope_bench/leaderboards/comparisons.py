@@ -27,7 +27,9 @@ CHECKPOINT_EVIDENCE = pairing.EVIDENCE["L1"]
 class RowComparison:
     """One row against its baseline in one column. The verdict follows from the adjusted p.
 
-    detectable_difference: smallest difference that this design detects with 80% power.
+    scale: micro scale or paper scale.
+    detectable_difference: smallest difference that this design detects with 80% power,
+        (1.96 + 0.84) standard errors.
     """
 
     scale: Scale
@@ -45,8 +47,8 @@ class RowComparison:
 def compare_rows(table: Table, results: Sequence[StoredResult]) -> list[RowComparison]:
     """Return every measured row against its baseline in every column.
 
-    The p values are Holm-adjusted within the table and scale.
-    `detectable_difference` is (1.96 + 0.84) SE: the smallest difference detected with 80% power.
+    Micro scale and paper scale are compared separately, and the p values are Holm-adjusted within
+    each scale.
     """
     comparisons: list[RowComparison] = []
     for scale in SCALES:
@@ -103,33 +105,37 @@ def _compare_row(
     detectable_difference = significance.detectable_difference(difference.se, difference.df)
     measurement = match.measurement
     return RowComparison(
-        scale,
-        row.id,
-        baseline.id,
-        column.key,
-        measurement.name,
-        measurement.n_scored,
-        difference,
-        None,
-        detectable_difference,
-        difference.verdict,
+        scale=scale,
+        row=row.id,
+        baseline=baseline.id,
+        column=column.key,
+        measurement_name=measurement.name,
+        n_scored=measurement.n_scored,
+        difference=difference,
+        p_adjusted=None,
+        detectable_difference=detectable_difference,
+        verdict=difference.verdict,
     )
 
 
 def _adjust_verdicts(table: Table, comparisons: list[RowComparison]) -> list[RowComparison]:
     """Return the comparisons with Holm-adjusted p values and the verdicts that follow."""
-    adjusted_p_values = pairing.adjusted_p_values([item.difference for item in comparisons])
+    adjusted_p_values = pairing.adjusted_p_values(
+        [comparison.difference for comparison in comparisons]
+    )
     return [
-        item if p is None else _with_adjusted_verdict(table, item, p)
-        for item, p in zip(comparisons, adjusted_p_values, strict=True)
+        comparison if p is None else _with_adjusted_verdict(table, comparison, p)
+        for comparison, p in zip(comparisons, adjusted_p_values, strict=True)
     ]
 
 
-def _with_adjusted_verdict(table: Table, item: RowComparison, p: float) -> RowComparison:
+def _with_adjusted_verdict(table: Table, comparison: RowComparison, p: float) -> RowComparison:
     """Return the comparison with this adjusted p and the verdict that follows."""
-    direction = table.find_column(item.column).direction
+    direction = table.find_column(comparison.column).direction
     return replace(
-        item, p_adjusted=p, verdict=significance.verdict(direction, item.difference.delta or 0.0, p)
+        comparison,
+        p_adjusted=p,
+        verdict=significance.verdict(direction, comparison.difference.delta or 0.0, p),
     )
 
 

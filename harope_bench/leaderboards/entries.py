@@ -141,7 +141,11 @@ def _find_result_paths(
 ) -> tuple[str, ...]:
     """Return the sorted result paths of the runs of that name, empty where there is none."""
     try:
-        return tuple(sorted(str(item.path) for item in find_runs(name, results, runs_folder)))
+        return tuple(
+            sorted(
+                str(stored_result.path) for stored_result in find_runs(name, results, runs_folder)
+            )
+        )
     except UnknownNameError:
         return ()
 
@@ -161,29 +165,33 @@ def _parse_substitution(text: str) -> Substitution:
 # runs by name
 
 
-def result_run_folder(item: StoredResult) -> Path:
+def result_run_folder(stored_result: StoredResult) -> Path:
     """Return the run folder of a result. Results of the evaluator `cost` are one level below."""
-    folder = run_folder_of(item.path)
-    return folder.parent if folder.name == "cost" and item.result.evaluator == "cost" else folder
+    folder = run_folder_of(stored_result.path)
+    return (
+        folder.parent
+        if folder.name == "cost" and stored_result.result.evaluator == "cost"
+        else folder
+    )
 
 
-def run_path(item: StoredResult, runs_folder: Path | None) -> str:
+def run_path(stored_result: StoredResult, runs_folder: Path | None) -> str:
     """Return a run's folder relative to the folder of all runs, with forward slashes."""
-    folder = result_run_folder(item)
+    folder = result_run_folder(stored_result)
     if runs_folder is None or not folder.is_relative_to(runs_folder):
         return folder.as_posix()
     path = folder.relative_to(runs_folder).as_posix()
     return runs_folder.resolve().name if path == "." else path
 
 
-def run_names(item: StoredResult, runs_folder: Path | None) -> set[str]:
+def run_names(stored_result: StoredResult, runs_folder: Path | None) -> set[str]:
     """Return every name of a result's run.
 
     These are checkpoint, target, label, folder name, and the paths of the folder and its parents
     below the folder of all runs.
     """
-    result = item.result
-    path = run_path(item, runs_folder)
+    result = stored_result.result
+    path = run_path(stored_result, runs_folder)
     folders = {path, *(parent.as_posix() for parent in Path(path).parents)} - {".", "/"}
     checkpoint_names = {result.plan.checkpoint.name} if result.plan else set()
     return {
@@ -209,15 +217,23 @@ def find_runs(
     matches = []
     if "/" in name:
         matches = [
-            item for item in results if path in _folder_and_parents(run_path(item, runs_folder))
+            stored_result
+            for stored_result in results
+            if path in _folder_and_parents(run_path(stored_result, runs_folder))
         ]
 
     # a target or label may contain a slash too
     if not matches:
-        matches = [item for item in results if name in run_names(item, runs_folder)]
+        matches = [
+            stored_result
+            for stored_result in results
+            if name in run_names(stored_result, runs_folder)
+        ]
     if not matches:
         valid_names = {
-            shorten_text(text, 60) for item in results for text in run_names(item, runs_folder)
+            shorten_text(text, 60)
+            for stored_result in results
+            for text in run_names(stored_result, runs_folder)
         }
         raise UnknownNameError("run", shorten_text(name, 60), valid_names)
     return matches
@@ -244,7 +260,9 @@ def add_entries(
     """
     if not entries.run_names:
         return table
-    scale_results = [item for item in results if item.result.scale == scale]
+    scale_results = [
+        stored_result for stored_result in results if stored_result.result.scale == scale
+    ]
     rows = list(table.rows)
 
     # runs in published rows
@@ -269,8 +287,8 @@ def _select_results(
     results: Sequence[StoredResult], runs: Sequence[StoredResult]
 ) -> list[StoredResult]:
     """Return the results whose path is one of the runs' result paths."""
-    paths = {str(item.path) for item in runs}
-    return [item for item in results if str(item.path) in paths]
+    paths = {str(stored_result.path) for stored_result in runs}
+    return [stored_result for stored_result in results if str(stored_result.path) in paths]
 
 
 def _substitute_row(
@@ -307,8 +325,8 @@ def _make_added_rows(
             for block_row in block_rows
         ]
         is_block_of_runs = any(
-            _is_of_block(table, block_row, added_row, item.result)
-            for item in run_results
+            _is_of_block(table, block_row, added_row, stored_result.result)
+            for stored_result in run_results
             for block_row, added_row in zip(block_rows, added_rows, strict=True)
         )
         if is_block_of_runs:
@@ -425,8 +443,9 @@ def _micro_suite(table: Table, row: Row) -> str | None:
 def _fits_column(table: Table, row: EntryRow, run_results: Sequence[StoredResult]) -> bool:
     """Return whether a result has the metric of a column of the row and may fill its cell."""
     return any(
-        _has_metric(column, item.result) and is_allowed_in_cell(table, row, column, item.result)
-        for item in run_results
+        _has_metric(column, stored_result.result)
+        and is_allowed_in_cell(table, row, column, stored_result.result)
+        for stored_result in run_results
         for column in table.columns
     )
 
@@ -437,7 +456,9 @@ def _has_metric(column: Column, result: Result) -> bool:
 
 def _shared_label(run_results: Sequence[StoredResult]) -> str | None:
     """Return the label of all results, None where they have none or several."""
-    labels = {item.result.label for item in run_results if item.result.label}
+    labels = {
+        stored_result.result.label for stored_result in run_results if stored_result.result.label
+    }
     return labels.pop() if len(labels) == 1 else None
 
 
@@ -471,9 +492,11 @@ def _check_equal_runs(
     for row, column, candidates, _ in cell_candidates(table, results, scale):
         if not isinstance(row, EntryRow) or column.measured_on != "images":
             continue
-        identities = {_generation_identity(item.result) for item, _ in candidates}
+        identities = {_generation_identity(stored_result.result) for stored_result, _ in candidates}
         if len(identities) > 1:
-            paths = sorted({run_path(item, runs_folder) for item, _ in candidates})
+            paths = sorted(
+                {run_path(stored_result, runs_folder) for stored_result, _ in candidates}
+            )
             path_list = ", ".join(f"./{shorten_text(path, 60)}" for path in paths[:MAX_LISTED_RUNS])
             raise OptionError(
                 f"{shorten_text(row.run_name, 60)!r} names {len(paths)} runs that fit"
@@ -541,9 +564,8 @@ def _misfit_message(
     """Return the error message for runs that fit no cell: what they have, and what would fit."""
     descriptions = sorted(
         {
-            f"{item.result.evaluator} on suite {item.result.suite_name or 'not recorded'}"
-            f" ({item.result.scale})"
-            for item in run_results
+            f"{result.evaluator} on suite {result.suite_name or 'not recorded'} ({result.scale})"
+            for result in (stored_result.result for stored_result in run_results)
         }
     )
     suites = sorted({suite for table in tables for suite in table_suites(table)})
@@ -578,8 +600,8 @@ def unmatched_runs_note(
         scale: [add_entries(table, results, scale, entries) for table in tables] for scale in SCALES
     }
     results_by_run: dict[Path, list[StoredResult]] = {}
-    for item in results:
-        results_by_run.setdefault(result_run_folder(item), []).append(item)
+    for stored_result in results:
+        results_by_run.setdefault(result_run_folder(stored_result), []).append(stored_result)
     unmatched_runs = [
         run_results
         for run_results in results_by_run.values()
@@ -609,23 +631,23 @@ def unmatched_runs_note(
     )
 
 
-def _is_in_any_table(tables: Sequence[Table], item: StoredResult) -> bool:
+def _is_in_any_table(tables: Sequence[Table], stored_result: StoredResult) -> bool:
     """Return whether a result fills a cell of one of these tables."""
     return any(
-        _has_metric(column, item.result) and _is_in_cell(table, row, column, item)
+        _has_metric(column, stored_result.result) and _is_in_cell(table, row, column, stored_result)
         for table in tables
         for row in table.rows
         for column in table.columns
     )
 
 
-def _is_in_cell(table: Table, row: Row, column: Column, item: StoredResult) -> bool:
+def _is_in_cell(table: Table, row: Row, column: Column, stored_result: StoredResult) -> bool:
     """Return whether a result may fill a cell of a published or an entered row."""
     if isinstance(row, EntryRow):
-        return str(item.path) in row.result_paths and is_allowed_in_cell(
-            table, row, column, item.result
+        return str(stored_result.path) in row.result_paths and is_allowed_in_cell(
+            table, row, column, stored_result.result
         )
-    return is_result_of_cell(table, row, column, item.result)
+    return is_result_of_cell(table, row, column, stored_result.result)
 
 
 def _is_addable(tables: Sequence[Table], run_results: Sequence[StoredResult]) -> bool:
@@ -636,9 +658,9 @@ def _is_addable(tables: Sequence[Table], run_results: Sequence[StoredResult]) ->
     )
 
 
-def _describe_run(item: StoredResult) -> str:
+def _describe_run(stored_result: StoredResult) -> str:
     """Return a run's label, checkpoint or target, with its suite in brackets."""
-    result = item.result
+    result = stored_result.result
     name = result.label or (result.plan.checkpoint.name if result.plan else result.target)
     return f"{shorten_text(name, 60)} (suite {result.suite_name or 'not recorded'})"
 

@@ -37,6 +37,7 @@ __all__ = [
     "undecided_cells",
 ]
 
+# Micro scale: the small models that ship with the package. Paper scale: the paper's models.
 Scale = Literal["micro", "paper"]
 # micro: small shipped models; paper: the paper's models. Paper scale is preferred.
 SCALES: tuple[Scale, ...] = ("paper", "micro")
@@ -105,7 +106,8 @@ def _is_network(table: Table, row: Row, checkpoint: Checkpoint) -> bool:
         (criteria.backbone for criteria in (row, table.paper_scale) if criteria.backbone), None
     )
     return backbone in (None, checkpoint.backbone) and all(
-        _has_options(checkpoint, criteria.config, {}) for criteria in (row, table.paper_scale)
+        _has_options(checkpoint, criteria.config, options={})
+        for criteria in (row, table.paper_scale)
     )
 
 
@@ -162,7 +164,7 @@ def _has_encoding(column: Column, plan: Plan | None) -> bool:
     return (
         plan is not None
         and plan.checkpoint.encoding == column.encoding
-        and _has_options(plan.checkpoint, {}, column.options)
+        and _has_options(plan.checkpoint, config={}, options=column.options)
     )
 
 
@@ -320,7 +322,11 @@ def checkpoint_names(candidates: Iterable[tuple[StoredResult, Measurement]]) -> 
 
     Checkpoints differ by the hash of their weights. It is appended where two have one name.
     """
-    plans = [item.result.plan for item, _ in candidates if item.result.plan is not None]
+    plans = [
+        stored_result.result.plan
+        for stored_result, _ in candidates
+        if stored_result.result.plan is not None
+    ]
     names_by_sha256: dict[str, set[str]] = {}
     for plan in plans:
         names_by_sha256.setdefault(plan.checkpoint.sha256, set()).add(plan.checkpoint.name)
@@ -341,7 +347,11 @@ def excluded_cells(
     cells_by_reason: dict[str, list[tuple[str, str]]] = {}
     for column, chosen_key, fitting_by_row in _column_candidates(table, results, scale):
         for row_id, fitting in fitting_by_row.items():
-            keys = [column_key(item.result) for item, m in fitting if m.value is not None]
+            keys = [
+                column_key(stored_result.result)
+                for stored_result, m in fitting
+                if m.value is not None
+            ]
             if chosen_key is not None and keys and chosen_key not in keys:
                 reason = _key_difference(keys[0], chosen_key)
                 cells_by_reason.setdefault(reason, []).append((row_id, column.key))
@@ -378,7 +388,9 @@ def _column_candidates(
     table: Table, results: Sequence[StoredResult], scale: Scale
 ) -> Iterable[tuple[Column, ColumnKey | None, CandidatesByRow]]:
     """Yield every column with its column key and the fitting measurements by row id."""
-    scale_results = [item for item in results if item.result.scale == scale]
+    scale_results = [
+        stored_result for stored_result in results if stored_result.result.scale == scale
+    ]
     for column in table.columns:
         fitting_by_row = {
             row.id: _fitting_measurements(table, row, column, scale_results) for row in table.rows
@@ -399,7 +411,13 @@ def _choose_column_key(
     lowest_orders: dict[ColumnKey, tuple[bool, bool, int, int, str]] = {}
     for candidates in rows:
         # a row counts once for each key with which it has a number
-        n_rows.update({column_key(item.result) for item, m in candidates if m.value is not None})
+        n_rows.update(
+            {
+                column_key(stored_result.result)
+                for stored_result, m in candidates
+                if m.value is not None
+            }
+        )
         for candidate in candidates:
             key = column_key(candidate[0].result)
             order = _candidate_order(candidate)
@@ -427,21 +445,23 @@ def _fitting_measurements(
     columns that its own runs do not fit.
     """
     measurements = [
-        (item, m)
-        for item in results
-        if (m := item.result.find_measurement(column.metric_name)) is not None
+        (stored_result, m)
+        for stored_result in results
+        if (m := stored_result.result.find_measurement(column.metric_name)) is not None
     ]
     if isinstance(row, EntryRow):
         entered_measurements = [
-            (item, m)
-            for item, m in measurements
-            if str(item.path) in row.result_paths
-            and is_allowed_in_cell(table, row, column, item.result)
+            (stored_result, m)
+            for stored_result, m in measurements
+            if str(stored_result.path) in row.result_paths
+            and is_allowed_in_cell(table, row, column, stored_result.result)
         ]
         if entered_measurements or row.is_added or table.block != "row":
             return entered_measurements
     return [
-        (item, m) for item, m in measurements if is_result_of_cell(table, row, column, item.result)
+        (stored_result, m)
+        for stored_result, m in measurements
+        if is_result_of_cell(table, row, column, stored_result.result)
     ]
 
 
@@ -452,15 +472,15 @@ def _candidate_order(
 
     The order is: with a value, without position scaling, most images, lowest seed, path.
     """
-    item, measurement = candidate
-    settings = item.result.plan.settings if item.result.plan else None
+    stored_result, measurement = candidate
+    settings = stored_result.result.plan.settings if stored_result.result.plan else None
     has_position_scaling = settings is not None and settings.pos_scaling not in (None, "none")
     return (
         measurement.value is None,
         has_position_scaling,
         -measurement.n_scored,
         settings.seed if settings else 0,
-        str(item.path),
+        str(stored_result.path),
     )
 
 

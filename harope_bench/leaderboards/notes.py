@@ -61,7 +61,7 @@ class Notes:
         for note in self.notes:
             if note.id is None and note.text == text:
                 return note.number
-        self.notes.append(Note(len(self.notes) + 1, None, "run", text))
+        self.notes.append(Note(len(self.notes) + 1, id=None, severity="run", text=text))
         return self.notes[-1].number
 
     def add_general_notes(self, texts: Iterable[str]) -> None:

@@ -83,14 +83,14 @@ class ProtocolSection:
 def build_sections(results: Sequence[StoredResult]) -> list[ProtocolSection]:
     """Return a section for each protocol, sorted by protocol."""
     groups: dict[LeaderboardProtocol, list[StoredResult]] = {}
-    for item in results:
-        groups.setdefault(result_protocol(item), []).append(item)
+    for stored_result in results:
+        groups.setdefault(result_protocol(stored_result), []).append(stored_result)
     return [_build_section(key, groups[key]) for key in sorted(groups)]
 
 
-def result_protocol(item: StoredResult) -> LeaderboardProtocol:
+def result_protocol(stored_result: StoredResult) -> LeaderboardProtocol:
     """Return the protocol of a result."""
-    result = item.result
+    result = stored_result.result
     measurement_key = next((pairing.measurement_key(result, m) for m in result.measurements), None)
     return LeaderboardProtocol(
         _field_text(measurement_key.suite if measurement_key else None),
@@ -137,9 +137,10 @@ def _build_section(key: LeaderboardProtocol, results: Sequence[StoredResult]) ->
     }
     entries = [
         RankedResult(
-            item, {name: positions[i] for name, positions in ranks.items() if i in positions}
+            stored_result,
+            {name: positions[i] for name, positions in ranks.items() if i in positions},
         )
-        for i, item in enumerate(results)
+        for i, stored_result in enumerate(results)
     ]
     if ranked_metrics:
         entries.sort(key=lambda entry: _sort_key(entry, ranked_metrics[0], metrics))
@@ -154,7 +155,9 @@ def _declared_metrics(
     Metrics of an evaluator that is not installed here have no known direction.
     """
     metric_names = list(
-        dict.fromkeys(m.metric for item in results for m in item.result.measurements)
+        dict.fromkeys(
+            m.metric for stored_result in results for m in stored_result.result.measurements
+        )
     )
     try:
         declared_metrics = {
@@ -189,7 +192,9 @@ def rank_results(
     same prompts.
     """
     ranked_indices = [
-        i for i, item in enumerate(results) if _metric_value(item, metric) is not None
+        i
+        for i, stored_result in enumerate(results)
+        if _metric_value(stored_result, metric) is not None
     ]
     ranked_indices.sort(
         key=lambda i: (
@@ -232,9 +237,9 @@ def rank_results(
     return ranks
 
 
-def _metric_value(item: StoredResult, metric: str) -> float | None:
+def _metric_value(stored_result: StoredResult, metric: str) -> float | None:
     """Return a result's value of a metric, None where it has none."""
-    measurement = item.result.find_measurement(metric)
+    measurement = stored_result.result.find_measurement(metric)
     return measurement.value if measurement else None
 
 

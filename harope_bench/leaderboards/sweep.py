@@ -56,8 +56,8 @@ def build_sweep_chart(
     metric = _match_metric(results, metric)
     runs = [
         run
-        for item in results
-        if (run := _make_sweep_run(item.result, metric)) is not None
+        for stored_result in results
+        if (run := _make_sweep_run(stored_result.result, metric)) is not None
         and suite in (None, run.plan.suite)
     ]
     suites = sorted({run.plan.suite for run in runs})
@@ -231,6 +231,6 @@ def _find_metric(result: Result, name: str) -> Metric:
 
 def _metric_names(results: Sequence[StoredResult]) -> str:
     """Return the names of the metrics that have a value, or "none"."""
-    measurements = [m for item in results for m in item.result.measurements]
+    measurements = [m for stored_result in results for m in stored_result.result.measurements]
     names = {m.metric for m in measurements if m.value is not None}
     return ", ".join(sorted(names)) or "none"

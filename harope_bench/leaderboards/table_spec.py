@@ -94,7 +94,7 @@ class Row(MatchCriteria):
 
     resolution, micro_resolution: side of the images in pixels at paper and at micro scale.
     micro_checkpoint_suffix: appended to the column's micro checkpoint name.
-    repeated_row: TABLE/ROW of another table that this row repeats.
+    repeated_row: id of the original row, TABLE/ROW, if this row repeats one of another table.
     """
 
     id: TableKey

@@ -36,7 +36,7 @@ class LearnedParameters:
     factors: int = 0
 
     @property
-    def construction_flops(self) -> int:
+    def construction_multiply_adds(self) -> int:
         """Return the multiply-adds that build the matrices and their inverses from the factors."""
         return 2 * max(0, self.factors - 1) * self.matrices * self.width**3
 
@@ -75,24 +75,33 @@ class AttentionSizes:
         return self.heads * (2 * self.width**2 + self.width)
 
     @property
-    def construction_flops(self) -> int:
+    def construction_multiply_adds(self) -> int:
         """Return the multiply-adds that build HARoPE's matrices and their inverses."""
-        return self.harope_matrices.construction_flops
+        return self.harope_matrices.construction_multiply_adds
 
-    def plain_flops(self, tokens: int) -> int:
+    def plain_multiply_adds(self, tokens: int) -> int:
         """Return the multiply-adds of the layer over `tokens` tokens without an encoding."""
         if self.projections == QKV_PROJECTIONS:
             return tokens * self.weights
         products = 2 * tokens**2 * self.hidden  # q k^T, and the weighted sum of values
         return tokens * self.parameters + products
 
-    def flops(self, tokens: int, learned_parameters: LearnedParameters) -> int:
-        """Return the multiply-adds of the layer with those that the encoding adds."""
+    def multiply_adds(self, tokens: int, learned_parameters: LearnedParameters) -> int:
+        """Return the multiply-adds of the layer with those that the encoding adds.
+
+        Args:
+            tokens: number of tokens of the sequence.
+            learned_parameters: what the encoding learns in this layer.
+        """
         # a matrix that all heads share acts on every head, too
-        matrix_flops = 0
+        matrix_multiply_adds = 0
         if learned_parameters.matrices:
-            matrix_flops = 2 * tokens * self.heads * self.width**2
-        return self.plain_flops(tokens) + matrix_flops + learned_parameters.construction_flops
+            matrix_multiply_adds = 2 * tokens * self.heads * self.width**2
+        return (
+            self.plain_multiply_adds(tokens)
+            + matrix_multiply_adds
+            + learned_parameters.construction_multiply_adds
+        )
 
 
 PAPER_LAYERS = {

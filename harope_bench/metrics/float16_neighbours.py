@@ -22,7 +22,7 @@ from harope_bench.metrics.moments import row_blocks
 from harope_bench.metrics.neighbours import NEIGHBOURS, Balls
 
 ADM_BLOCK = 10_000  # rows and columns that fall back to float32 together
-BLOCK = 2000  # rows and columns in memory at once, 16 MB
+BLOCK_ROWS = 2000  # rows and columns in memory at once, 16 MB
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 FLOAT16_MIN_NORMAL = 2.0**-14  # below it float16 has steps of 2^-24
 
@@ -35,7 +35,7 @@ class RowNorms(NamedTuple):
     float16_norms: np.ndarray
 
     @classmethod
-    def from_rows(cls, rows: np.ndarray, block_size: int = BLOCK) -> RowNorms:
+    def from_rows(cls, rows: np.ndarray, block_size: int = BLOCK_ROWS) -> RowNorms:
         """Return rows of any float type with their norms; read them once, in blocks."""
         norms = np.empty(len(rows), dtype=np.float32)
         float16_norms = np.empty(len(rows), dtype=np.float32)
@@ -59,7 +59,7 @@ def float16_balls(
     real: np.ndarray,
     k: int = NEIGHBOURS,
     adm_block_size: int = ADM_BLOCK,
-    block_size: int = BLOCK,
+    block_size: int = BLOCK_ROWS,
 ) -> Balls:
     """Return which generated and real rows are in a ball of the other set, by float16 distances.
 
@@ -105,7 +105,10 @@ def float16_balls(
 
 
 def float16_radii(
-    rows: np.ndarray, k: int = NEIGHBOURS, adm_block_size: int = ADM_BLOCK, block_size: int = BLOCK
+    rows: np.ndarray,
+    k: int = NEIGHBOURS,
+    adm_block_size: int = ADM_BLOCK,
+    block_size: int = BLOCK_ROWS,
 ) -> np.ndarray:
     """Return the squared radius (N,) float32 of each row: its (k + 1)-th smallest distance.
 
@@ -213,7 +216,11 @@ def round_to_float16(values: np.ndarray) -> np.ndarray:
 
 
 def fits_float16(
-    left: RowNorms, adm_rows: slice, right: RowNorms, adm_columns: slice, block_size: int = BLOCK
+    left: RowNorms,
+    adm_rows: slice,
+    right: RowNorms,
+    adm_columns: slice,
+    block_size: int = BLOCK_ROWS,
 ) -> bool:
     """Return whether all of ADM's float16 distances between two of its blocks are finite."""
     left_largest = float(left.float16_norms[adm_rows].max())

@@ -11,7 +11,7 @@ import numpy as np
 from harope_bench.core.errors import TooFewImagesError
 from harope_bench.metrics.moments import row_blocks
 
-BLOCK = 5000  # ADM's split_size: a number of images, not a number of splits
+BLOCK_IMAGES = 5000  # ADM's split_size: a number of images, not a number of splits
 # torch-fidelity's defaults
 SPLITS = 10
 SPLIT_SEED = 2020
@@ -36,7 +36,7 @@ class InceptionScore(NamedTuple):
     order_chance: float
 
 
-def inception_score(logits: np.ndarray, block_size: int = BLOCK) -> InceptionScore:
+def inception_score(logits: np.ndarray, block_size: int = BLOCK_IMAGES) -> InceptionScore:
     """Return the mean over consecutive blocks of exp(mean_i KL(p(y|x_i) || p(y))).
 
     Natural logarithm; p(y) is the mean of p(y|x_i) over the block.
@@ -163,7 +163,10 @@ class OrderEffect(NamedTuple):
 
 
 def order_effect(
-    score: InceptionScore, logits: np.ndarray, labels: np.ndarray | None, block_size: int = BLOCK
+    score: InceptionScore,
+    logits: np.ndarray,
+    labels: np.ndarray | None,
+    block_size: int = BLOCK_IMAGES,
 ) -> OrderEffect | None:
     """Return the scores of random orders if the blocks hold different labels or classes.
 

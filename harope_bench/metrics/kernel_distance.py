@@ -14,7 +14,7 @@ import numpy as np
 from harope_bench.core.errors import ShapeError, TooFewImagesError
 from harope_bench.metrics.moments import row_blocks
 
-BLOCK = 1024  # rows in memory as float64 at once, 16 MB at width 2048
+BLOCK_ROWS = 1024  # rows in memory as float64 at once, 16 MB at width 2048
 # torch-fidelity's defaults
 SUBSETS = 100
 SUBSET_SIZE = 1000
@@ -63,19 +63,21 @@ class SubsetValues(NamedTuple):
     std: float
 
 
-def kid(generated: np.ndarray, real: np.ndarray, block_size: int = BLOCK) -> Discrepancy:
+def kid(generated: np.ndarray, real: np.ndarray, block_size: int = BLOCK_ROWS) -> Discrepancy:
     """Return the Kernel Inception Distance as the unbiased U-statistic over all pairs.
 
     The kernel is k(x, y) = (x.y / D + 1)^3 and
     U = sum_{i != j} k(x_i, x_j) / (N (N - 1)) + sum_{i != j} k(y_i, y_j) / (M (M - 1))
     - 2 sum_{i, j} k(x_i, y_j) / (N M).
 
-    The error is the two-sample jackknife: se^2 = (N - 1) / N sum_i (U_-i - mean U_-)^2 plus that
-    sum over the reference, where U_-i is U without row i, exactly. It is too large where the two
-    sets agree, since the second-order term of U dominates there.
+    The standard error is the two-sample jackknife, a sum of one term for each set:
+    se^2 = (N - 1) / N sum_i (U_-i - mean U_-)^2 + (M - 1) / M sum_j (U_-j - mean U_-)^2,
+    where U_-i is U without row i, computed exactly. It is too large where the two sets agree, since
+    the second-order term of U dominates there.
 
     Args:
         generated, real: (N, D), (M, D) of any float type, memory-mapped or not; N, M > 2.
+        block_size: rows of each set that are converted to float64 at once.
 
     Returns:
         A value that may be below 0; no unit.
@@ -90,7 +92,7 @@ def kid(generated: np.ndarray, real: np.ndarray, block_size: int = BLOCK) -> Dis
     return _discrepancy(*kernel_sums(generated, real, cubic_kernel, block_size), is_biased=False)
 
 
-def cmmd(generated: np.ndarray, real: np.ndarray, block_size: int = BLOCK) -> Discrepancy:
+def cmmd(generated: np.ndarray, real: np.ndarray, block_size: int = BLOCK_ROWS) -> Discrepancy:
     """Return the CLIP maximum mean discrepancy times 1,000.
 
     The kernel is exp(-|x - y|^2 / 200) and the estimator is the V-statistic, which includes the
@@ -99,6 +101,7 @@ def cmmd(generated: np.ndarray, real: np.ndarray, block_size: int = BLOCK) -> Di
 
     Args:
         generated, real: (N, D), (M, D) image embeddings of length 1, any float type; N, M > 2.
+        block_size: rows of each set that are converted to float64 at once.
 
     Raises:
         ShapeError: The widths differ.
@@ -178,7 +181,7 @@ def gaussian_kernel(left: np.ndarray, right: np.ndarray, sigma: float) -> np.nda
 
 
 def kernel_sums(
-    generated: np.ndarray, real: np.ndarray, kernel: Kernel, block_size: int = BLOCK
+    generated: np.ndarray, real: np.ndarray, kernel: Kernel, block_size: int = BLOCK_ROWS
 ) -> tuple[KernelSums, KernelSums]:
     """Return the kernel sums of every row of both sets; compute each pair of rows once.
 

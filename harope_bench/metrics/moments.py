@@ -14,7 +14,7 @@ from harope_bench.metrics.moment_checks import moments_complaint
 
 # Rows in memory as float64 at once, 64 MB at width 2048. A multiple of the rows of a feature shard,
 # so that moments can be cached per four shards.
-BLOCK = 4000
+BLOCK_ROWS = 4000
 
 
 class Gaussian(NamedTuple):
@@ -24,7 +24,7 @@ class Gaussian(NamedTuple):
     covariance: np.ndarray
 
 
-def row_blocks(n_rows: int, block_size: int = BLOCK) -> Iterator[slice]:
+def row_blocks(n_rows: int, block_size: int = BLOCK_ROWS) -> Iterator[slice]:
     """Return consecutive slices of `size` that cover `rows` rows; the last may be shorter."""
     return (slice(start, min(start + block_size, n_rows)) for start in range(0, n_rows, block_size))
 
@@ -41,7 +41,7 @@ class Moments:
     scatter: np.ndarray
 
     @classmethod
-    def from_rows(cls, rows: np.ndarray, block_size: int = BLOCK) -> Moments:
+    def from_rows(cls, rows: np.ndarray, block_size: int = BLOCK_ROWS) -> Moments:
         """Return the moments of rows (N, D) of any float type; N may be 0."""
         width = rows.shape[1]
         no_rows = cls(0, np.zeros(width), np.zeros((width, width)))

@@ -21,7 +21,7 @@ from harope_bench.metrics.distances import (
 from harope_bench.metrics.moments import row_blocks
 
 NEIGHBOURS = 3
-BLOCK = 2048  # rows and columns of a block of distances, 16 MB
+BLOCK_ROWS = 2048  # rows and columns of a block of distances, 16 MB
 SPARE_NEIGHBOURS = 3  # neighbours kept beyond the k-th, so that its error bound excludes the rest
 # undecided pairs per row; beyond that a float64 product is cheaper than differences
 MAX_UNDECIDED_PAIRS = 16
@@ -42,7 +42,7 @@ class Balls(NamedTuple):
 
 
 def neighbour_balls(
-    generated: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS, block_size: int = BLOCK
+    generated: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS, block_size: int = BLOCK_ROWS
 ) -> Balls:
     """Return the balls that precision and recall are computed from.
 
@@ -160,7 +160,9 @@ class BallTest(NamedTuple):
         return distance_block.transpose().rows_inside(self.left_radii, all_columns)
 
 
-def squared_radii(rows: np.ndarray, k: int = NEIGHBOURS, block_size: int = BLOCK) -> np.ndarray:
+def squared_radii(
+    rows: np.ndarray, k: int = NEIGHBOURS, block_size: int = BLOCK_ROWS
+) -> np.ndarray:
     """Return the squared distance of each row to its k-th nearest other row.
 
     A row is excluded from its own neighbours by index, so a copy at another index is a neighbour at
@@ -303,7 +305,7 @@ class NearestRows(NamedTuple):
         self.indices[part] = indices[nearest]
 
 
-def nearest_rows(scaled_rows: ScaledRows, m: int, block_size: int = BLOCK) -> NearestRows:
+def nearest_rows(scaled_rows: ScaledRows, m: int, block_size: int = BLOCK_ROWS) -> NearestRows:
     """Return the m nearest other rows of each row, by inexact distances.
 
     The upper triangle of blocks is computed once.
@@ -332,7 +334,7 @@ def nearest_rows(scaled_rows: ScaledRows, m: int, block_size: int = BLOCK) -> Ne
 
 
 def nearest_rows_of(
-    scaled_rows: ScaledRows, rows: np.ndarray, m: int, block_size: int = BLOCK
+    scaled_rows: ScaledRows, rows: np.ndarray, m: int, block_size: int = BLOCK_ROWS
 ) -> NearestRows:
     """Return the m nearest other rows of the rows with indices `rows` (n,), by inexact distances.
 

@@ -26,7 +26,7 @@ from harope_bench.metrics.neighbours import MAX_UNDECIDED_PAIRS, NEIGHBOURS, nea
 HALF_SPLITS = 64  # splits into two halves; their noise adds 6% to the error's own scatter of 10%
 HALVES_SEED = 0  # fixed, so that two runs of equally many samples have the same halves
 CANDIDATES = 32  # nearest rows per sample; 3 of them are in a half in all but 1 of 10^7 cases
-BLOCK = 2048  # rows and columns of distances in memory at once, 16 MB
+BLOCK_ROWS = 2048  # rows and columns of distances in memory at once, 16 MB
 COVERED_PAIR_BLOCK = 1 << 14  # pairs compared with all radii at once, at most 17 MB
 
 
@@ -62,7 +62,7 @@ def half_recalls(
     largest_radii = radii.max(axis=1)  # (N,)
 
     covered_counts = np.zeros((2, splits), dtype=np.int64)
-    for part in row_blocks(len(real), BLOCK):
+    for part in row_blocks(len(real), BLOCK_ROWS):
         is_covered = np.zeros((2, splits, part.stop - part.start), dtype=bool)
         for pairs in _near_pairs(samples, references, part, largest_radii):
             _mark_covered(is_covered, pairs, radii, half_indices)
@@ -99,7 +99,7 @@ def half_radii(samples: ScaledRows, half_indices: np.ndarray, k: int) -> np.ndar
     count = len(samples.rows)
     neighbours = nearest_rows(samples, min(CANDIDATES, count - 1)).indices  # (N, C)
     radii = np.empty(half_indices.shape)
-    for part in row_blocks(count, BLOCK):
+    for part in row_blocks(count, BLOCK_ROWS):
         distances, candidates = _sorted_candidates(samples, part, neighbours[part])
         rows = np.arange(len(candidates))
         for split in range(half_indices.shape[1]):
@@ -167,7 +167,7 @@ def _near_pairs(
     Yield one NearPairs for each block of samples.
     """
     reference_values = references.read_block(part)
-    for sample_part in row_blocks(len(samples.rows), BLOCK):
+    for sample_part in row_blocks(len(samples.rows), BLOCK_ROWS):
         # inexact distances select the pairs
         limits = largest_radii[sample_part] * samples.scale**2 + error_bound(references, samples)
         inexact_distances = references.distances(

@@ -81,8 +81,8 @@ def open_generator(checkpoint: Checkpoint, settings: Settings) -> ImageGenerator
     loaded_checkpoint = open_checkpoint(checkpoint, settings)
     if not isinstance(loaded_checkpoint, ImageGenerator):
         raise OptionError(
-            f"checkpoint {checkpoint.name} ({checkpoint.backbone}) is a classifier and cannot"
-            " generate images; choose another one"
+            f"checkpoint {checkpoint.name} (backbone {checkpoint.backbone}) is a classifier and"
+            " cannot generate images; choose another one"
         )
     return loaded_checkpoint
 
@@ -92,8 +92,8 @@ def open_classifier(checkpoint: Checkpoint, settings: Settings) -> Classifier:
     loaded_checkpoint = open_checkpoint(checkpoint, settings)
     if not isinstance(loaded_checkpoint, Classifier):
         raise OptionError(
-            f"checkpoint {checkpoint.name} ({checkpoint.backbone}) generates images and cannot"
-            " classify; choose another one"
+            f"checkpoint {checkpoint.name} (backbone {checkpoint.backbone}) generates images and"
+            " cannot classify; choose another one"
         )
     return loaded_checkpoint
 

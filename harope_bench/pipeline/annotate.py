@@ -314,7 +314,7 @@ def _annotate_role(
     else:
         incomplete_queries = _incomplete_queries(queries, stored_annotations)
         if incomplete_queries:
-            has_succeeded = any(a.annotation for a in stored_annotations.values())
+            has_stored_annotation = any(a.annotation for a in stored_annotations.values())
             _annotate_queries(
                 samples,
                 judge_choice,
@@ -322,7 +322,7 @@ def _annotate_role(
                 incomplete_queries,
                 folder,
                 annotator_options,
-                has_succeeded,
+                has_stored_annotation,
             )
             stored_annotations = read_annotations(folder, role, queries)
         else:
@@ -371,27 +371,27 @@ def _annotate_queries(
     queries: Sequence[ImageQuery],
     folder: Path,
     annotator_options: AnnotatorOptions,
-    has_succeeded: bool,
+    has_stored_annotation: bool,
 ) -> None:
     """Have a judge answer queries, in this process or in another Python."""
-    annotator = judge_choice.annotator
+    annotator_plugin = judge_choice.annotator
     # Another Python may write the files; `_record_hashes` records them afterwards.
     checksums.drop_hashes(folder, HASHED_FILES)
-    if annotator.runner is not None:
+    if annotator_plugin.runner is not None:
         _annotate_externally(
-            samples, judge_choice, annotator.runner, role, queries, folder, annotator_options
+            samples, judge_choice, annotator_plugin.runner, role, queries, folder, annotator_options
         )
         return
     claim_judge_folder(folder, judge_record(judge_choice.name, judge_choice.model))
-    _annotate_here(
+    _annotate_in_this_process(
         samples,
         judge_choice,
-        annotator,
+        annotator_plugin,
         role,
         queries,
         folder,
         annotator_options.device,
-        has_succeeded,
+        has_stored_annotation,
     )
 
 
@@ -538,7 +538,7 @@ def read_annotations(
             )
         elif key not in stored_annotations or stored_annotations[key].annotation is None:
             error = str(line.get("error", "no annotation"))
-            stored_annotations[key] = StoredAnnotation(None, error)
+            stored_annotations[key] = StoredAnnotation(annotation=None, error=error)
     return stored_annotations
 
 
@@ -547,39 +547,46 @@ def _parse_annotation(role: str, query: Query, value: object) -> StoredAnnotatio
     try:
         annotation = ANNOTATION_TYPES[role].model_validate(value)
     except ValidationError as error:
-        return StoredAnnotation(None, f"its annotation is invalid ({validation_summary(error)})")
+        return StoredAnnotation(
+            annotation=None, error=f"its annotation is invalid ({validation_summary(error)})"
+        )
     if not is_complete_annotation(query, annotation):
-        return StoredAnnotation(None, "its annotation does not answer every part of the query")
-    return StoredAnnotation(annotation, None)
+        return StoredAnnotation(
+            annotation=None, error="its annotation does not answer every part of the query"
+        )
+    return StoredAnnotation(annotation, error=None)
 
 
 # --------------------------------------------------------------------------------------- annotation
 
 
-def _annotate_here(
+def _annotate_in_this_process(
     samples: SampleSet,
     judge_choice: JudgeChoice,
-    annotator: Annotator,
+    annotator_plugin: Annotator,
     role: str,
     queries: Sequence[ImageQuery],
     folder: Path,
     device: str,
-    has_succeeded: bool,
+    has_stored_annotation: bool,
 ) -> None:
     """Annotate in this process; write each annotation before the next query.
 
     Args:
-        has_succeeded: The folder has an annotation of this judge already.
+        annotator_plugin: The annotator, whose weights are loaded here.
+        folder: The judge's folder, to which the annotations are appended.
+        has_stored_annotation: The folder has an annotation of this judge already.
 
     Raises:
         JudgeError: The judge fails on each of the first `MAX_FIRST_FAILURES` images.
     """
-    judge = open_judge(judge_choice.name, annotator, device)
+    loaded_annotator = open_judge(judge_choice.name, annotator_plugin, device)
+    has_succeeded = has_stored_annotation
     n_failures = 0
     title = f"annotate {judge_choice.name} on {device}"
     with Progress(title, len(queries), "image") as progress:
         for query in queries:
-            line = _annotation_line(judge, role, samples, query)
+            line = _annotation_line(loaded_annotator, role, samples, query)
             _append_annotation(folder, line)
             progress.advance()
             if "error" not in line:
@@ -594,12 +601,12 @@ def _annotate_here(
 
 
 def _annotation_line(
-    judge: LoadedAnnotator, role: str, samples: SampleSet, query: ImageQuery
+    loaded_annotator: LoadedAnnotator, role: str, samples: SampleSet, query: ImageQuery
 ) -> JsonObject:
     """Annotate one image; return the line for annotations.jsonl, with an error if it fails."""
     line: JsonObject = {"key": query.key, "index": query.sample_index}
     try:
-        annotation = judge.annotate(role, samples.image(query.sample_index), query.query)
+        annotation = loaded_annotator.annotate(role, samples.image(query.sample_index), query.query)
         line["annotation"] = annotation.model_dump(mode="json", exclude_none=True)
     except IMAGE_ERRORS as error:
         line["error"] = f"{type(error).__name__}: {first_line(error)}"

@@ -50,8 +50,8 @@ from harope_bench.data.result_store import (
     ResultSubject,
     build_result,
     find_current_result,
-    find_result,
     read_result,
+    read_result_or_none,
     write_result,
 )
 from harope_bench.data.run_folder import PREDICTIONS_FOLDER, REQUESTS_FILE, RunFolder
@@ -141,8 +141,8 @@ def make_classifier_plan(
     check_checkpoint_suite(checkpoint, suite_name)
     if not is_classifier(checkpoint):
         raise OptionError(
-            f"checkpoint {name} ({checkpoint.backbone}) generates images and is no classifier;"
-            f" harope-bench generate {name}"
+            f"checkpoint {name} (backbone {checkpoint.backbone}) generates images and is no"
+            f" classifier; harope-bench generate {name}"
         )
 
     loaded_suite = load_suite(suite_name)
@@ -268,7 +268,7 @@ def count_missing_images(shards: Sequence[PredictionShard]) -> int:
     return sum(len(shard.failed) for shard in shards)
 
 
-def drop_values(
+def drop_values_if_images_missing(
     measurements: Sequence[Measurement], n_missing: int, is_lenient: bool
 ) -> tuple[Measurement, ...]:
     """Return the measurements; without values if images are missing and scoring is not lenient.
@@ -276,6 +276,7 @@ def drop_values(
     Args:
         measurements: Measurements over the images that have a prediction.
         n_missing: Number of images without a prediction.
+        is_lenient: Whether images may be missing (--allow-missing).
     """
     if not n_missing or is_lenient:
         return tuple(measurements)
@@ -296,7 +297,7 @@ def drop_values(
 
 def _check_unclaimed(path: Path, judge: JudgeRecord) -> None:
     """Raise PlanMismatchError if a result of other images, labels or another crop is stored."""
-    stored_result = find_result(path)
+    stored_result = read_result_or_none(path)
     if stored_result is not None and stored_result.judge != judge:
         raise PlanMismatchError(
             f"{path} is of {_different_inputs(stored_result.judge, judge)}; choose another --out"
@@ -441,8 +442,15 @@ def _make_result(
     n_missing: int,
     provenance: Provenance,
 ) -> Result:
-    """Return the result record of these predictions."""
-    measurements = drop_values(output.measurements, n_missing, method.is_lenient)
+    """Return the result record of a classifier's predictions.
+
+    Args:
+        path: the result file that will be written.
+        output: measurements over the images that have a prediction.
+        shards: the predictions, whose failed images become warnings.
+        n_missing: number of images without a prediction.
+    """
+    measurements = drop_values_if_images_missing(output.measurements, n_missing, method.is_lenient)
     warnings = (
         *make_warnings("lenient", [LENIENT_WARNING] if method.is_lenient else []),
         *make_warnings("images", _failure_warnings(shards)),
@@ -509,14 +517,14 @@ def recheck_classifier(
     Raises:
         OptionError: The images are missing.
     """
-    run = RunFolder(folder, is_checked=False)
+    run = RunFolder(folder, needs_matching_hashes=False)
     plan = run.plan
     assert plan is not None
     suite = load_classification_suite(plan.suite)
     real_images = suite.real_images(selection.folder, selection.labels)
     count = len(run.requested_indices())
     judge = label_judge_record(plan, real_images, selection.crop_ratio)
-    outcome = RecheckOutcome([], [], [])
+    outcome = RecheckOutcome(passed_messages=[], altered_messages=[], unchecked_messages=[])
     if not count:
         outcome.altered_messages.append(
             f"{folder / REQUESTS_FILE} requests no image, and a classifier's run has at least one"
@@ -574,7 +582,7 @@ def _result_differences(
 ) -> list[str]:
     """Return in which parts a stored result differs from one computed from the predictions."""
     try:
-        stored_result = read_result(path, is_checked=False)
+        stored_result = read_result(path, needs_matching_hash=False)
     except BenchError as error:
         return [f"is not a result that this version can read: {error}"]
     if stored_result.evaluator not in load_suite(plan.suite).evaluators:

@@ -25,7 +25,7 @@ from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.load_checkpoint import find_weights_path, load_checkpoint_record
 from harope_bench.models.samplers.base import load_sampler
 from harope_bench.pipeline.requirements import (
-    Requirement,
+    UnmetRequirement,
     checkpoint_requirement,
     judge_requirements,
     package_requirements,
@@ -82,7 +82,9 @@ def describe_plugin(entry: RegistryEntry) -> PluginDescription:
     try:
         facts, requirement = DESCRIBE[entry.kind](entry.name)
     except BenchError as error:
-        return PluginDescription(entry.name, entry.origin, {}, error.detail, error.advice)
+        return PluginDescription(
+            entry.name, entry.origin, facts={}, missing=error.detail, advice=error.advice
+        )
     if requirement is None:
         return PluginDescription(entry.name, entry.origin, facts)
     return PluginDescription(
@@ -109,7 +111,7 @@ def _fact_text(name: str, value: Fact) -> str:
     return str(value)
 
 
-Description = tuple[Facts, Requirement | None]
+Description = tuple[Facts, UnmetRequirement | None]
 
 
 def _describe_checkpoint(name: str) -> Description:
@@ -178,11 +180,15 @@ def _describe_suite(name: str) -> Description:
 
 
 def _describe_judge(name: str) -> Description:
+    """Return the facts of a judge, and the first requirement of it that is not met.
+
+    The fact "class" is its judge class: official, equivalent, substitute or micro.
+    """
     judge = load_judge(name)
     is_annotator = isinstance(judge, Annotator)
     facts: dict[str, Fact] = {
         "type": "annotator" if is_annotator else "feature extractor",
-        "class": judge.judge_class if not judge.needs_model else "runs a model of yours",
+        "class": "runs a model that you provide" if judge.needs_model else judge.judge_class,
         "roles" if is_annotator else "arrays": list(judge.roles if is_annotator else judge.arrays),
         "version": judge.version,
     }
@@ -237,7 +243,7 @@ def _describe_asset(name: str) -> Description:
         for file in asset.files:
             local_files.require_local_file(name, file.name)
     except MissingAssetError as error:
-        requirement = Requirement("asset", name, error.detail, error.advice)
+        requirement = UnmetRequirement("asset", name, error.detail, error.advice)
         return facts, requirement
     return facts, None
 

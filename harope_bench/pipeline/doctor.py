@@ -26,7 +26,7 @@ from harope_bench.models.load_checkpoint import find_weights_path, load_checkpoi
 from harope_bench.pipeline import selftest
 from harope_bench.pipeline.requirements import (
     EXTRAS,
-    Requirement,
+    UnmetRequirement,
     checkpoint_requirement,
     extra_requirement,
     judge_requirements,
@@ -66,7 +66,7 @@ class Finding(NamedTuple):
     name: str
     status: str
     detail: str
-    fix: str
+    fix: str = ""
 
 
 def check_installation(
@@ -102,7 +102,7 @@ def _safe_findings(area: str, check: Callable[[], list[Finding]]) -> list[Findin
     try:
         return check()
     except BenchError as error:
-        return [Finding(area, "-", "broken", str(error), "")]
+        return [Finding(area, "-", "broken", str(error))]
 
 
 def _package_findings() -> list[Finding]:
@@ -113,7 +113,7 @@ def _package_finding(name: str) -> Finding:
     version = package_version(name)
     if not version:
         return Finding("package", name, "broken", "not installed", f"pip install {name}")
-    return Finding("package", name, "ok", version, "")
+    return Finding("package", name, "ok", version)
 
 
 def _extra_findings() -> list[Finding]:
@@ -123,12 +123,12 @@ def _extra_findings() -> list[Finding]:
 
 
 def _requirement_finding(
-    area: str, name: str, requirement: Requirement | None, detail: str
+    area: str, name: str, unmet: UnmetRequirement | None, detail: str = ""
 ) -> Finding:
     """Return the unmet requirement as a finding; ok with `detail` if there is none."""
-    if requirement is None:
-        return Finding(area, name, "ok", detail, "")
-    return Finding(area, name, requirement.status, requirement.detail, requirement.command)
+    if unmet is None:
+        return Finding(area, name, "ok", detail)
+    return Finding(area, name, unmet.status, unmet.detail, unmet.command)
 
 
 def _device_findings() -> list[Finding]:
@@ -138,12 +138,12 @@ def _device_findings() -> list[Finding]:
         detail = f"torch cannot be imported: {error}"
         return [Finding("device", "cpu", "broken", detail, "pip install --force-reinstall torch")]
 
-    findings = [Finding("device", "cpu", "ok", f"{torch.get_num_threads()} threads", "")]
+    findings = [Finding("device", "cpu", "ok", f"{torch.get_num_threads()} threads")]
     for i in range(torch.cuda.device_count()):
-        findings.append(Finding("device", f"cuda:{i}", "ok", torch.cuda.get_device_name(i), ""))
+        findings.append(Finding("device", f"cuda:{i}", "ok", torch.cuda.get_device_name(i)))
     if not torch.cuda.is_available():
         detail = "no CUDA device; the micro scale does not need one"
-        findings.append(Finding("device", "cuda", "missing", detail, ""))
+        findings.append(Finding("device", "cuda", "missing", detail))
     return findings
 
 
@@ -162,7 +162,7 @@ def _checkpoint_finding(name: str) -> Finding:
         fix = f"harope-bench register {name} --weights FILE"
         return Finding("checkpoint", name, "broken", str(error), fix)
     detail = f"{checkpoint.scale}, {checkpoint.backbone}, {checkpoint.encoding}"
-    return Finding("checkpoint", name, "ok", detail, "")
+    return Finding("checkpoint", name, "ok", detail)
 
 
 def _judge_findings() -> list[Finding]:
@@ -173,12 +173,12 @@ def _judge_finding(name: str) -> Finding:
     """Return a finding on a judge: whether it can be loaded and passes its self-check."""
     judge = load_judge(name)
     if judge.needs_model:
-        detail = f"{judge.judge_class}; runs a model of yours, --judge ROLE={name}:FOLDER"
-        return Finding("judge", name, "ok", detail, "")
+        detail = f"{judge.judge_class}; runs a model that you provide, --judge ROLE={name}:FOLDER"
+        return Finding("judge", name, "ok", detail)
     if requirements := judge_requirements(JudgeChoice(name)):
-        return _requirement_finding("judge", name, requirements[0], "")
+        return _requirement_finding("judge", name, requirements[0])
     try:
-        return Finding("judge", name, "ok", _describe_judge(name, judge), "")
+        return Finding("judge", name, "ok", _describe_judge(name, judge))
     except JudgeError as error:
         return Finding("judge", name, "broken", str(error), "reinstall harope-bench and its extras")
     except (MissingAssetError, MissingExtraError) as error:
@@ -230,19 +230,19 @@ def _reference_findings(name: str, suite: Suite, judge: str) -> list[Finding]:
     """Return a finding on a suite's reference for a judge; none if the suite has no reference."""
     requirement = reference_requirement(name, judge)
     if requirement is not None:
-        return [_requirement_finding("reference", name, requirement, "")]
+        return [_requirement_finding("reference", name, requirement)]
     reference = suite.reference(judge)
     if reference is None:
         return []
-    return [Finding("reference", name, "ok", f"{reference.name}, features of {judge}", "")]
+    return [Finding("reference", name, "ok", f"{reference.name}, features of {judge}")]
 
 
 def _prompts_finding(name: str, suite: PromptSuite) -> Finding:
     requirement = prompts_requirement(name)
     if requirement is not None:
-        return _requirement_finding("prompts", name, requirement, "")
+        return _requirement_finding("prompts", name, requirement)
     source, sha256 = suite.prompts_source()
-    return Finding("prompts", name, "ok", f"{source}, {sha256:.12}", "")
+    return Finding("prompts", name, "ok", f"{source}, {sha256:.12}")
 
 
 def _self_test_findings() -> list[Finding]:
@@ -252,7 +252,7 @@ def _self_test_findings() -> list[Finding]:
         fix = "reinstall harope-bench and its numpy"
         return [Finding("self-test", "fidelity", "broken", "; ".join(mismatches), fix)]
     detail = f"{selftest.CHECKS} formulas agree with slow reference formulas"
-    return [Finding("self-test", "fidelity", "ok", detail, "")]
+    return [Finding("self-test", "fidelity", "ok", detail)]
 
 
 def _asset_findings() -> list[Finding]:
@@ -264,10 +264,10 @@ def _asset_findings() -> list[Finding]:
             is_present = (local_files.asset_folder(name) / file.name).is_file()
             if file.name not in receipts or not is_present:
                 continue
-            is_verifiable = file.is_pinned or receipts[file.name].is_from_url
+            is_verifiable = file.has_known_hash or receipts[file.name].is_from_url
             origin = "" if is_verifiable else "; copied with fetch --from"
             detail = f"{file.name}: {file.verification}{origin}"
-            findings.append(Finding("asset", name, "ok", detail, ""))
+            findings.append(Finding("asset", name, "ok", detail))
     return findings
 
 
@@ -277,7 +277,7 @@ def _disk_findings() -> list[Finding]:
     existing_folder = next(p for p in [home_folder, *home_folder.parents] if p.exists())
     free_gib = shutil.disk_usage(existing_folder).free / 2**30
     detail = f"folder of your registered checkpoints; {free_gib:.0f} GiB free"
-    return [Finding("disk", str(home_folder), "ok", detail, "")]
+    return [Finding("disk", str(home_folder), "ok", detail)]
 
 
 AREAS: dict[str, Callable[[], list[Finding]]] = {

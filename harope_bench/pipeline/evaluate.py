@@ -16,7 +16,7 @@ from harope_bench.core.errors import OptionError, SampleError, TooManyImagesErro
 from harope_bench.core.provenance import make_provenance, utc_now
 from harope_bench.core.schema import ImageSource, Plan, Result, ResultWarning, make_warnings
 from harope_bench.data.adm_npz import array_names, images_shape
-from harope_bench.data.image_io import misnamed_files_text
+from harope_bench.data.image_io import wrong_suffixes_text
 from harope_bench.data.result_paths import result_path
 from harope_bench.data.result_store import (
     EvaluatedResult,
@@ -329,7 +329,7 @@ def count_notes(samples: SampleSet, suite: Suite, name: str) -> tuple[str, ...]:
     if not suite.has_exact_count:
         return ()
     n_images = len(samples.indices)
-    misnamed_text = None if samples.files is None else misnamed_files_text(samples.files.values())
+    misnamed_text = None if samples.files is None else wrong_suffixes_text(samples.files.values())
     if misnamed_text:
         raise SampleError(
             f"{samples.path}: {misnamed_text}; {name} is scored on lossless images, save them as"

@@ -42,8 +42,8 @@ from harope_bench.data.result_store import (
     build_result,
     check_results_belong,
     find_current_result,
-    find_result,
     make_subject,
+    read_result_or_none,
     write_result,
 )
 from harope_bench.data.run_folder import ANNOTATIONS_FOLDER
@@ -195,7 +195,7 @@ def _with_judges(
         roles = tuple(names)
     elif isinstance(suite, PromptSuite):
         check_metadata(suite, scoring.suite, name, evaluator)
-    default_judges = parse_judges(None, names)
+    default_judges = parse_judges(text=None, default_judges=names)
     judges = parse_judges(_judges_for_roles(scoring.judge, roles), names, roles)
     missing_roles = [role for role in roles if role not in judges]
     if missing_roles and scoring.needs_all_judges:
@@ -650,11 +650,11 @@ def import_official_results(
 
 def _check_same_files(destination: Path, path: Path, sha256: str) -> None:
     """Raise PlanMismatchError if a result of other files is stored at the destination."""
-    stored_result = find_result(destination)
+    stored_result = read_result_or_none(destination)
     if stored_result is not None and stored_result.samples_sha256 != sha256:
         raise PlanMismatchError(
-            f"{destination} is of other images ({stored_result.target}), not of {path.name}; choose"
-            " another --out"
+            f"{destination} is the result of other images ({stored_result.target}), not of"
+            f" {path.name}; choose another --out"
         )
 
 

@@ -28,7 +28,7 @@ from harope_bench.pipeline.evaluate_prompts import import_official_results, is_p
 from harope_bench.pipeline.generate import generate, requested_indices
 from harope_bench.pipeline.rejected_options import check_options
 from harope_bench.pipeline.requirements import (
-    Requirement,
+    UnmetRequirement,
     missing_requirements,
     plan_or_requirement,
     prompts_requirement,
@@ -173,7 +173,7 @@ def prepare_runs(runs: Sequence[TargetRun]) -> list[TargetRun]:
         MissingRequirementsError: Names everything that any run lacks.
     """
     planned_runs: list[TargetRun] = []
-    all_requirements: list[Requirement] = []
+    all_requirements: list[UnmetRequirement] = []
     for target, options in runs:
         planned_target, requirements = _plan_run(target, options)
         planned_runs.append((planned_target, options))
@@ -189,7 +189,7 @@ def prepare_runs(runs: Sequence[TargetRun]) -> list[TargetRun]:
     return planned_runs
 
 
-def _plan_run(target: Target, options: EvalOptions) -> tuple[Target, list[Requirement]]:
+def _plan_run(target: Target, options: EvalOptions) -> tuple[Target, list[UnmetRequirement]]:
     """Return the target, with its plan if it is a checkpoint, and the unmet requirements."""
     if target.kind not in CHECKPOINTS:
         if not has_image_evaluators(options):
@@ -203,13 +203,13 @@ def _plan_run(target: Target, options: EvalOptions) -> tuple[Target, list[Requir
 
     plan = plan_or_requirement(lambda: plan_target(target, options))
     scoring = required_scoring(options, image_evaluators(options))
-    if isinstance(plan, Requirement):
+    if isinstance(plan, UnmetRequirement):
         suites = [target.suite] if target.suite is not None else []
         return target, [plan, *suite_requirements(suites, scoring)]
     return replace(target, plan=plan), missing_requirements(plan, scoring)
 
 
-def _missing_for_images(target: Target, options: EvalOptions) -> list[Requirement]:
+def _missing_for_images(target: Target, options: EvalOptions) -> list[UnmetRequirement]:
     """Return the unmet requirements of images of prompts; nothing if the prompts are present.
 
     The judges that a folder needs depend on its prompts, so they are checked later.

@@ -373,7 +373,7 @@ def _extract_shards(
     samples: SampleSet, judge: str, shards: Sequence[FeatureShard], folder: Path, device: str
 ) -> None:
     plugin = load_feature_extractor(judge)
-    extractor = open_judge(judge, plugin, device)
+    loaded_extractor = open_judge(judge, plugin, device)
     n_images = sum(len(s.indices) for s in shards)
     with Progress(f"extract {judge} on {device}", n_images, "image") as progress:
         for shard in shards:
@@ -381,7 +381,7 @@ def _extract_shards(
             unusual_counts: Counter[str] = Counter()
             batch_arrays = []
             for batch in samples.batches(shard.indices, plugin.batch_size):
-                batch_arrays.append(extractor.extract(batch.images))
+                batch_arrays.append(loaded_extractor.extract(batch.images))
                 unusual_counts.update(_unusual_properties(batch))
                 progress.advance(len(batch.indices))
 
@@ -390,18 +390,18 @@ def _extract_shards(
                 for name in plugin.arrays
             }
             _check_finite(judge, shard, arrays)
-            fields = _record_fields(extractor, device, unusual_counts)
+            fields = _record_fields(loaded_extractor, device, unusual_counts)
             _write_shard(folder, shard, arrays, len(samples.indices), fields)
 
 
 def _record_fields(
-    extractor: LoadedFeatureExtractor, device: str, unusual_counts: Counter[str]
+    loaded_extractor: LoadedFeatureExtractor, device: str, unusual_counts: Counter[str]
 ) -> JsonObject:
     """Return the fields of a shard record that describe images and extractor, not rows."""
     return {
         "unusual_images": dict(unusual_counts),
-        "notes": list(extractor.notes),
-        "numerics": {"device": device, **extractor.numerics},
+        "notes": list(loaded_extractor.notes),
+        "numerics": {"device": device, **loaded_extractor.numerics},
     }
 
 

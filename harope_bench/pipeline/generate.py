@@ -75,8 +75,8 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue
     check_checkpoint_suite(checkpoint, suite_name)
     if backbone_conditioning(checkpoint.backbone, checkpoint.config).kind == "images":
         raise OptionError(
-            f"checkpoint {name} ({checkpoint.backbone}) is a classifier and cannot generate images;"
-            f" harope-bench eval {name}"
+            f"checkpoint {name} (backbone {checkpoint.backbone}) is a classifier and cannot"
+            f" generate images; harope-bench eval {name}"
         )
 
     # Later settings win: defaults, then the preset, then the options of the user.

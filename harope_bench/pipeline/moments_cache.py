@@ -22,7 +22,7 @@ from harope_bench.core import checksums
 from harope_bench.core.array_archive import encode_npz, load_arrays
 from harope_bench.core.errors import InvalidMomentsError, ShapeError, StorageError
 from harope_bench.core.storage import sha256_bytes, write_bytes
-from harope_bench.metrics.moments import BLOCK, Moments
+from harope_bench.metrics.moments import BLOCK_ROWS, Moments
 
 ROWS_KEY = "rows_sha256"
 BLOCKS_PER_WRITE = 3  # blocks between two writes: 32 MB and about a second at width 2048
@@ -31,7 +31,7 @@ BLOCKS_PER_WRITE = 3  # blocks between two writes: 32 MB and about a second at w
 class ShardHashes(NamedTuple):
     """Row hashes of consecutive shards.
 
-    size: rows of each shard, a divisor of BLOCK; the last shard may have fewer.
+    size: rows of each shard, a divisor of BLOCK_ROWS; the last shard may have fewer.
     """
 
     digests: Sequence[str]
@@ -39,7 +39,7 @@ class ShardHashes(NamedTuple):
 
     def hashes_before(self, block: int) -> list[str]:
         """Return the hashes of the shards in the first `block` blocks."""
-        return list(self.digests[: block * (BLOCK // self.size)])
+        return list(self.digests[: block * (BLOCK_ROWS // self.size)])
 
 
 def sum_cached_moments(path: Path, rows: np.ndarray, shards: ShardHashes) -> Moments:
@@ -48,18 +48,18 @@ def sum_cached_moments(path: Path, rows: np.ndarray, shards: ShardHashes) -> Mom
     Blocks that the file at `path` holds are not summed again. All whole blocks are in it
     afterwards. A file that is damaged, altered or of other rows is computed again.
     """
-    block_count = len(rows) // BLOCK
+    block_count = len(rows) // BLOCK_ROWS
     cached = _load_moments(path, rows.shape[1], shards, block_count)
     moments = cached or Moments.from_rows(np.zeros((0, rows.shape[1])))
 
-    for number in range(moments.count // BLOCK, block_count):
-        block = rows[number * BLOCK : (number + 1) * BLOCK]  # (BLOCK, D)
+    for number in range(moments.count // BLOCK_ROWS, block_count):
+        block = rows[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]  # (BLOCK_ROWS, D)
         moments = moments.merge(Moments.from_rows(block))
         if (number + 1) % BLOCKS_PER_WRITE == 0 or number + 1 == block_count:
             _write_moments(path, moments, shards.hashes_before(number + 1))
 
-    if len(rows) % BLOCK:
-        moments = moments.merge(Moments.from_rows(rows[block_count * BLOCK :]))
+    if len(rows) % BLOCK_ROWS:
+        moments = moments.merge(Moments.from_rows(rows[block_count * BLOCK_ROWS :]))
     return moments
 
 
@@ -83,7 +83,7 @@ def _load_moments(path: Path, width: int, shards: ShardHashes, block_count: int)
         row_hashes = arrays[ROWS_KEY].tolist()
     except (StorageError, ShapeError, InvalidMomentsError, KeyError):
         return None
-    cached_blocks = moments.count // BLOCK
+    cached_blocks = moments.count // BLOCK_ROWS
     if moments.mean.shape != (width,) or not 0 < cached_blocks <= block_count:
         return None
     return moments if row_hashes == shards.hashes_before(cached_blocks) else None
@@ -95,7 +95,7 @@ def are_sums_of(path: Path, rows: np.ndarray) -> bool:
         cached = Moments.from_arrays(load_arrays(path))
     except (StorageError, ShapeError, InvalidMomentsError, KeyError):
         return False
-    if cached.count > len(rows) or cached.count % BLOCK or cached.mean.shape != rows.shape[1:]:
+    if cached.count > len(rows) or cached.count % BLOCK_ROWS or cached.mean.shape != rows.shape[1:]:
         return False
     moments = Moments.from_rows(rows[: cached.count])
     return (

@@ -165,7 +165,9 @@ def find_metric_noise(
     Raises:
         OptionError: Nothing gives the metric's value or its noise.
     """
-    comparable_results = [item for item in results if _is_comparable(plan, metric, item)]
+    comparable_results = [
+        stored_result for stored_result in results if _is_comparable(plan, metric, stored_result)
+    ]
     if comparable_results:
         return _measured_noise(plan, metric, comparable_results)
     if metric.name in BINOMIAL_METRICS and value is not None:
@@ -191,7 +193,11 @@ def _binomial_noise(metric: Metric, value: float) -> MetricNoise:
         f"sampling: binomial at {value:g}, images independent; training: unknown, give --runs with"
         " several training seeds"
     )
-    return MetricNoise(value, NoiseLevels(None, math.sqrt(value * (1 - value))), (source,))
+    return MetricNoise(
+        value,
+        NoiseLevels(training_deviation=None, sampling_deviation=math.sqrt(value * (1 - value))),
+        (source,),
+    )
 
 
 def _training_text() -> str:
@@ -205,12 +211,12 @@ def _sampling_text() -> str:
     )
 
 
-def _is_comparable(plan: Plan, metric: Metric, item: StoredResult) -> bool:
+def _is_comparable(plan: Plan, metric: Metric, stored_result: StoredResult) -> bool:
     """Return whether a result measured the metric on the plan's suite at its resolution."""
-    measurement = item.result.find_measurement(metric.name)
+    measurement = stored_result.result.find_measurement(metric.name)
     if measurement is None or measurement.value is None or measurement.se is None:
         return False
-    result_plan = item.result.plan
+    result_plan = stored_result.result.plan
     return (
         result_plan is not None
         and result_plan.suite == plan.suite
@@ -221,9 +227,10 @@ def _is_comparable(plan: Plan, metric: Metric, item: StoredResult) -> bool:
 def _measured_noise(plan: Plan, metric: Metric, results: Sequence[StoredResult]) -> MetricNoise:
     """Return the noise from comparable results, those of the plan's checkpoint first."""
     checkpoint_results = [
-        item
-        for item in results
-        if item.result.plan and item.result.plan.checkpoint.sha256 == plan.checkpoint.sha256
+        stored_result
+        for stored_result in results
+        if stored_result.result.plan
+        and stored_result.result.plan.checkpoint.sha256 == plan.checkpoint.sha256
     ]
     base_result = (checkpoint_results or list(results))[0]
     measurement = _measurement_of(metric, base_result)
@@ -250,8 +257,8 @@ def _measured_noise(plan: Plan, metric: Metric, results: Sequence[StoredResult])
     return MetricNoise(value, noise, (training_source, *sources))
 
 
-def _measurement_of(metric: Metric, item: StoredResult) -> Measurement:
-    measurement = item.result.find_measurement(metric.name)
+def _measurement_of(metric: Metric, stored_result: StoredResult) -> Measurement:
+    measurement = stored_result.result.find_measurement(metric.name)
     assert measurement is not None
     return measurement
 
@@ -265,12 +272,12 @@ def _training_noise(
     """
     values: dict[str, float | None] = {}
     encoding = (plan.checkpoint.encoding, plan.checkpoint.options)
-    for item in results:
-        if item.result.plan is None:
+    for stored_result in results:
+        if stored_result.result.plan is None:
             continue
-        checkpoint = item.result.plan.checkpoint
+        checkpoint = stored_result.result.plan.checkpoint
         if (checkpoint.encoding, checkpoint.options) == encoding:
-            values.setdefault(checkpoint.sha256, _measurement_of(metric, item).value)
+            values.setdefault(checkpoint.sha256, _measurement_of(metric, stored_result).value)
     if len(values) < 2:
         return None, "training: unknown, give --runs with several training seeds"
     deviation = float(np.std(np.array(list(values.values()), dtype=np.float64), ddof=1))
@@ -287,11 +294,11 @@ def _paired_noise(
     """
     deviations = []
     image_count = _measurement_of(metric, base_result).n_scored
-    for item in results:
-        if item.path == base_result.path:
+    for stored_result in results:
+        if stored_result.path == base_result.path:
             continue
         difference = compare_results(
-            metric.name, metric.direction, base_result, item, MEASUREMENT_FIELDS
+            metric.name, metric.direction, base_result, stored_result, MEASUREMENT_FIELDS
         )
         if difference.is_paired and difference.se:
             deviations.append(difference.se * math.sqrt(image_count))

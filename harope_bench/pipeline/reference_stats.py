@@ -403,7 +403,7 @@ def _parse_origin(arrays: Mapping[str, np.ndarray]) -> ReferenceOrigin:
         )
     count = arrays.get(COUNT_MEMBER)
     if count is None or count.dtype.kind not in "iu" or count.size != 1 or count < 1:
-        return ReferenceOrigin(None, lines)
+        return ReferenceOrigin(image_count=None, warnings=lines)
     return ReferenceOrigin(int(count.item()), lines)
 
 

@@ -49,7 +49,7 @@ from harope_bench.pipeline.evaluate_prompts import (
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.requirements import (
     RequiredScoring,
-    Requirement,
+    UnmetRequirement,
     blocking_requirements,
     missing_requirements,
     plan_or_requirement,
@@ -224,7 +224,7 @@ class _RunOptions(NamedTuple):
 def _make_plans(
     runs: Sequence[PlannedRun],
     options: _RunOptions,
-    missing_checkpoints: Sequence[Requirement],
+    missing_checkpoints: Sequence[UnmetRequirement],
     suites: Sequence[str],
 ) -> dict[PlannedRun, Plan]:
     """Return the plan of each run.
@@ -238,10 +238,10 @@ def _make_plans(
             The message lists everything at once.
     """
     plans: dict[PlannedRun, Plan] = {}
-    missing: list[Requirement] = []
+    missing: list[UnmetRequirement] = []
     for run in runs:
         plan = plan_or_requirement(partial(_plan, run, options))
-        if isinstance(plan, Requirement):
+        if isinstance(plan, UnmetRequirement):
             missing.append(plan)
         else:
             plans[run] = plan
@@ -310,7 +310,7 @@ def _prompt_scorings(
         for suite in prompt_suites
     }
     for scoring in scorings.values():
-        check_prompt_scoring(scoring, None)
+        check_prompt_scoring(scoring, evaluators=None)
     return scorings
 
 

@@ -48,7 +48,7 @@ from harope_bench.suites.suite_reference import find_suite_reference, making_adv
 EXTRAS = {"t2i": ("transformers", "diffusers", "peft"), "mmdet": ("mmdet", "mmcv")}
 
 
-class Requirement(NamedTuple):
+class UnmetRequirement(NamedTuple):
     """Something that a run needs and that is missing, and the command that provides it.
 
     status: broken where it exists and is altered or damaged.
@@ -90,14 +90,14 @@ class RequiredScoring:
 
 def missing_requirements(
     plans: Plan | Sequence[Plan], scoring: RequiredScoring | None = None
-) -> list[Requirement]:
+) -> list[UnmetRequirement]:
     """Return everything that runs of these plans need and that is missing, each once.
 
     Raises:
         OptionError, UnknownNameError: A judge, profile or evaluator that the suites do not have.
     """
     plan_list = [plans] if isinstance(plans, Plan) else list(plans)
-    missing: list[Requirement | None] = [
+    missing: list[UnmetRequirement | None] = [
         checkpoint_requirement(plan.checkpoint) for plan in plan_list
     ]
     for plan in plan_list:
@@ -109,10 +109,10 @@ def missing_requirements(
 
 def suite_requirements(
     suites: Iterable[str], scoring: RequiredScoring | None = None
-) -> list[Requirement]:
+) -> list[UnmetRequirement]:
     """Return the missing prompts, judges, references and packages for scoring these suites."""
     scoring = scoring or RequiredScoring()
-    missing: list[Requirement | None] = []
+    missing: list[UnmetRequirement | None] = []
     for name in dict.fromkeys(suites):
         suite = load_suite(name)
         if isinstance(suite, ClassificationSuite):
@@ -126,13 +126,13 @@ def suite_requirements(
 
 def _scoring_requirements(
     name: str, suite: Suite, scoring: RequiredScoring
-) -> list[Requirement | None]:
+) -> list[UnmetRequirement | None]:
     """Return what the evaluators of one suite need and that is missing.
 
     An evaluator of prompts needs an annotator for each role. An evaluator of features needs one
     feature extractor and its reference.
     """
-    missing: list[Requirement | None] = []
+    missing: list[UnmetRequirement | None] = []
     prompt_evaluator_names: list[str] = []
     if is_prompt_suite(name):
         prompt_scoring = PromptScoring(
@@ -171,7 +171,7 @@ def _scoring_requirements(
 # single requirements
 
 
-def checkpoint_requirement(checkpoint: Checkpoint) -> Requirement | None:
+def checkpoint_requirement(checkpoint: Checkpoint) -> UnmetRequirement | None:
     """Return what a checkpoint lacks; None where it is complete.
 
     It may lack its registration, its weights, or for an adapter a file of its folder or its base.
@@ -180,11 +180,11 @@ def checkpoint_requirement(checkpoint: Checkpoint) -> Requirement | None:
     command = f"harope-bench register {name} --weights FILE"
     if name not in registry.list_entries("checkpoints"):
         detail = f"checkpoint {name} is not registered here"
-        return Requirement("checkpoint", name, detail, command)
+        return UnmetRequirement("checkpoint", name, detail, command)
     path = find_weights_path(checkpoint)
     if not path.is_file():
         detail = f"weights {path} of checkpoint {name} are missing"
-        return Requirement("checkpoint", name, detail, command)
+        return UnmetRequirement("checkpoint", name, detail, command)
     if path.name != lora_manifest.MANIFEST:
         return None
     return _requirement(
@@ -192,7 +192,7 @@ def checkpoint_requirement(checkpoint: Checkpoint) -> Requirement | None:
     )
 
 
-def backbone_packages(plan: Plan) -> list[Requirement]:
+def backbone_packages(plan: Plan) -> list[UnmetRequirement]:
     """Return the missing packages that a plan's network or autoencoder needs."""
     packages = load_backbone(plan.checkpoint.backbone).packages
     if plan.settings.vae:
@@ -200,7 +200,7 @@ def backbone_packages(plan: Plan) -> list[Requirement]:
     return package_requirements(packages)
 
 
-def requests_requirement(plan: Plan) -> Requirement | None:
+def requests_requirement(plan: Plan) -> UnmetRequirement | None:
     """Return what the suite needs to make its first request; None where nothing is missing.
 
     Suites of prompts and of classification are left out; `prompts_requirement` checks prompts.
@@ -216,14 +216,14 @@ def requests_requirement(plan: Plan) -> Requirement | None:
     )
 
 
-def prompts_requirement(name: str) -> Requirement | None:
+def prompts_requirement(name: str) -> UnmetRequirement | None:
     """Return the prompts of a suite if they are missing or altered."""
     return _requirement(
         "prompts", name, load_prompt_suite(name).prompts_source, f"harope-bench fetch {name}"
     )
 
 
-def reference_requirement(name: str, judge: str) -> Requirement | None:
+def reference_requirement(name: str, judge: str) -> UnmetRequirement | None:
     """Return the reference of a suite for a judge if it is missing or altered.
 
     A suite without a reference for the judge gives None.
@@ -235,7 +235,7 @@ def reference_requirement(name: str, judge: str) -> Requirement | None:
     return _requirement("reference", name, lambda: find_suite_reference(suite, judge), command)
 
 
-def judge_requirements(choice: JudgeChoice, python: Path | None = None) -> list[Requirement]:
+def judge_requirements(choice: JudgeChoice, python: Path | None = None) -> list[UnmetRequirement]:
     """Return the missing weights and packages of a judge.
 
     A judge that runs in another Python needs nothing here if that Python is given.
@@ -251,7 +251,7 @@ def judge_requirements(choice: JudgeChoice, python: Path | None = None) -> list[
     return missing
 
 
-def package_requirements(modules: Iterable[str]) -> list[Requirement]:
+def package_requirements(modules: Iterable[str]) -> list[UnmetRequirement]:
     """Return the extras that install the missing ones of these packages."""
     requirements = []
     for extra_name, extra_modules in EXTRAS.items():
@@ -262,12 +262,12 @@ def package_requirements(modules: Iterable[str]) -> list[Requirement]:
             verb = "are" if len(missing_modules) > 1 else "is"
             detail = f"{', '.join(missing_modules)} {verb} not installed"
             requirements.append(
-                Requirement("extra", extra_name, detail, _install_command(extra_name))
+                UnmetRequirement("extra", extra_name, detail, _install_command(extra_name))
             )
     return requirements
 
 
-def extra_requirement(extra_name: str) -> Requirement | None:
+def extra_requirement(extra_name: str) -> UnmetRequirement | None:
     """Return an extra if any of its packages is not installed."""
     requirements = package_requirements(EXTRAS[extra_name])
     return next((item for item in requirements if item.name == extra_name), None)
@@ -279,7 +279,7 @@ def _install_command(extra_name: str) -> str:
 
 def _requirement(
     area: str, name: str, probe: Callable[[], object], command: str
-) -> Requirement | None:
+) -> UnmetRequirement | None:
     """Return the requirement for the error that a probe raises; None where it raises none.
 
     Advice of the error takes precedence over `command`.
@@ -297,15 +297,15 @@ def _requirement(
 
 def _requirement_of_error(
     area: str, name: str, error: BenchError, command: str, status: Literal["missing", "broken"]
-) -> Requirement:
-    return Requirement(area, name, error.detail, error.advice or command, status)
+) -> UnmetRequirement:
+    return UnmetRequirement(area, name, error.detail, error.advice or command, status)
 
 
 # ------------------------------------------------------------------------------------------------
 # errors about all missing requirements
 
 
-def plan_or_requirement(make: Callable[[], Plan]) -> Plan | Requirement:
+def plan_or_requirement(make: Callable[[], Plan]) -> Plan | UnmetRequirement:
     """Return the plan, or what is missing to make it: a base, an autoencoder, a package.
 
     Raises:
@@ -314,17 +314,17 @@ def plan_or_requirement(make: Callable[[], Plan]) -> Plan | Requirement:
     try:
         return make()
     except MissingExtraError as error:
-        return _requirement_of_error("extra", "plan", error, "", "missing")
+        return _requirement_of_error("extra", "plan", error, command="", status="missing")
     except (WeightsError, MissingVaeError) as error:
-        return _requirement_of_error("checkpoint", "plan", error, "", "missing")
+        return _requirement_of_error("checkpoint", "plan", error, command="", status="missing")
 
 
-def blocking_requirements(missing: Iterable[Requirement]) -> list[Requirement]:
+def blocking_requirements(missing: Iterable[UnmetRequirement]) -> list[UnmetRequirement]:
     """Return the requirements without which no run can start."""
     return [requirement for requirement in missing if requirement.is_blocking]
 
 
-def raise_missing(missing: Sequence[Requirement]) -> None:
+def raise_missing(missing: Sequence[UnmetRequirement]) -> None:
     """Raise one error about all missing requirements, if any keeps a run from starting.
 
     Raises:
@@ -341,6 +341,6 @@ def raise_missing(missing: Sequence[Requirement]) -> None:
     raise MissingRequirementsError(f"{len(requirements)} requirements are not met: {texts}")
 
 
-def _unique(missing: Iterable[Requirement | None]) -> list[Requirement]:
+def _unique(missing: Iterable[UnmetRequirement | None]) -> list[UnmetRequirement]:
     """Return each requirement once; two are equal in area and detail."""
     return list({(item.area, item.detail): item for item in missing if item is not None}.values())

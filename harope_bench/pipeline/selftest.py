@@ -99,7 +99,9 @@ def check_golden_sets(folder: Path | None = None, device: str = "cpu") -> Iterat
             yield _check_golden_set(golden_set, samples, reference, device)
         except (MissingAssetError, MissingExtraError) as error:
             message = f"skipped, {error.detail}"
-            yield GoldenOutcome(golden_set.suite, None, message, error.advice)
+            yield GoldenOutcome(
+                golden_set.suite, is_within_tolerance=None, message=message, command=error.advice
+            )
         except BenchError as error:
             yield GoldenOutcome(golden_set.suite, False, str(error))
 
@@ -114,9 +116,9 @@ def _skipped_outcome(
     fetch_commands = " and ".join(f"harope-bench fetch {asset}" for asset in missing_assets)
     return GoldenOutcome(
         golden_set.suite,
-        None,
-        f"skipped, {', '.join(file_names)} not found",
-        f"{fetch_commands}, or doctor --golden-from FOLDER",
+        is_within_tolerance=None,
+        message=f"skipped, {', '.join(file_names)} not found",
+        command=f"{fetch_commands}, or doctor --golden-from FOLDER",
     )
 
 

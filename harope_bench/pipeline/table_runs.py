@@ -19,7 +19,7 @@ from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, find_runs, ta
 from harope_bench.leaderboards.match_runs import Scale, is_checkpoint_of_cell
 from harope_bench.leaderboards.table_spec import Column, Row, Table
 from harope_bench.models.load_checkpoint import load_checkpoint_record
-from harope_bench.pipeline.requirements import Requirement, raise_missing
+from harope_bench.pipeline.requirements import UnmetRequirement, raise_missing
 
 
 class PlannedRun(NamedTuple):
@@ -54,7 +54,7 @@ class TableRuns(NamedTuple):
     ambiguous_rows: tuple[str, ...] = ()
     has_no_runs: bool = False
 
-    def requirement(self, table: Table) -> Requirement | None:
+    def requirement(self, table: Table) -> UnmetRequirement | None:
         """Return the missing checkpoints of the table; None where none is missing."""
         if not self.missing_rows:
             return None
@@ -66,7 +66,7 @@ class TableRuns(NamedTuple):
             f" {', '.join(encodings)}, none is registered{rows_text}"
         )
         command = f"harope-bench register NAME --weights FILE --encoding {encodings[0]}"
-        return Requirement("checkpoint", table.id, detail, command)
+        return UnmetRequirement("checkpoint", table.id, detail, command)
 
     def missing_rows_note(self, table: Table) -> str | None:
         """Return the note under the table about its rows without a checkpoint."""
@@ -187,7 +187,7 @@ def _fitting_checkpoints(
 def _ambiguous_row_message(table: Table, row: Row, names: Sequence[str]) -> str:
     return (
         f"{len(names)} registered checkpoints fit {row.title} of {table.display_name}:"
-        f" {', '.join(names)}; --row {row.id}=NAME decides, --add NAME gives one a row of its own"
+        f" {', '.join(names)}; --row {row.id}=NAME decides, --add NAME adds a row for one"
     )
 
 
@@ -286,8 +286,8 @@ def _is_backbone(table: Table, row: Row, checkpoint: Checkpoint) -> bool:
 def _no_table_message(checkpoint: Checkpoint, tables: Sequence[Table], scale: Scale) -> str:
     suites = sorted({suite for table in tables for suite in table_suites(table)})
     return (
-        f"checkpoint {checkpoint.name} ({checkpoint.scale}, {checkpoint.backbone}, suite"
-        f" {checkpoint.suite or 'none'}) fits no table of"
+        f"checkpoint {checkpoint.name} ({checkpoint.scale} scale, backbone {checkpoint.backbone},"
+        f" suite {checkpoint.suite or 'none'}) fits no table of"
         f" {', '.join(table.display_name for table in tables)} at {scale} scale (suites"
         f" {', '.join(suites)}); choose another table"
     )
@@ -300,7 +300,7 @@ def has_network_columns(table: Table) -> bool:
 
 def check_table_runs(
     tables: Sequence[Table], runs_by_table: Sequence[TableRuns], scale: Scale, is_all: bool
-) -> list[Requirement]:
+) -> list[UnmetRequirement]:
     """Return the missing checkpoints, one requirement for each table that lacks some.
 
     Args:

@@ -205,7 +205,11 @@ def _check_results_alone(
 def _plan_above(folder: Path) -> Plan | None:
     """Return the plan of the run above a folder of costs; None where there is no readable plan."""
     try:
-        return RunFolder(folder.parent, is_checked=False).plan if folder.name == COST else None
+        return (
+            RunFolder(folder.parent, needs_matching_hashes=False).plan
+            if folder.name == COST
+            else None
+        )
     except BenchError:
         return None  # the check of that folder reports the error
 
@@ -245,7 +249,7 @@ def _check_run(
 def _read_result_or_none(path: Path) -> Result | None:
     """Return a result; None where it cannot be read, which its own check reports."""
     try:
-        return read_result(path, is_checked=False)
+        return read_result(path, needs_matching_hash=False)
     except BenchError:
         return None
 
@@ -301,7 +305,7 @@ def _check_regenerated(
     try:
         regeneration = Regeneration(
             open_generator(_find_checkpoint(plan), plan.settings),
-            RunFolder(samples.path, is_checked=False).read_records(),
+            RunFolder(samples.path, needs_matching_hashes=False).read_records(),
         )
         rng = random.SystemRandom() if options.seed is None else random.Random(options.seed)
         all_indices = sorted({*samples.indices, *samples.failed})

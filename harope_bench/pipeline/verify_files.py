@@ -114,7 +114,7 @@ def has_recorded_hashes(path: Path) -> bool:
 def open_plan(folder: Path, findings: Findings) -> Plan | None:
     """Return the plan of a run folder; None, and a finding, where it has no readable plan."""
     try:
-        return RunFolder(folder, is_checked=False).plan
+        return RunFolder(folder, needs_matching_hashes=False).plan
     except PlanMismatchError as error:
         is_intact = checksums.has_checksums(folder) and checksums.is_intact(folder, PLAN_FILE)
         findings.add(status_of(error, is_intact), folder / PLAN_FILE, str(error))
@@ -128,8 +128,8 @@ def open_run(folder: Path, findings: Findings) -> SampleSet | None:
     something is missing since.
     """
     try:
-        samples = open_samples(folder, is_checked=False)
-        records = RunFolder(folder, is_checked=False).read_records()
+        samples = open_samples(folder, needs_matching_hashes=False)
+        records = RunFolder(folder, needs_matching_hashes=False).read_records()
     except BenchError as error:
         findings.add(_status_of_unfinished(folder, error), folder, str(error))
         return None
@@ -156,7 +156,7 @@ def _status_of_unfinished(folder: Path, error: BenchError) -> Status:
 def check_requests(samples: SampleSet, plan: Plan, findings: Findings) -> None:
     """Compare label and prompt of every record with the suite's request of its index."""
     path = samples.path / RECORDS_FILE
-    records = RunFolder(samples.path, is_checked=False).read_records()
+    records = RunFolder(samples.path, needs_matching_hashes=False).read_records()
     try:
         requests = {
             r.index: r for r in load_suite(plan.suite).requests(sorted(records), plan.settings)
@@ -169,7 +169,7 @@ def check_requests(samples: SampleSet, plan: Plan, findings: Findings) -> None:
         )
         return
     wrong_indices = [
-        i for i, record in sorted(records.items()) if not _is_request(record, requests.get(i))
+        i for i, record in sorted(records.items()) if not _matches_request(record, requests.get(i))
     ]
     if wrong_indices:
         index_text = ", ".join(map(str, wrong_indices[:MAX_SHOWN]))
@@ -185,7 +185,8 @@ def check_requests(samples: SampleSet, plan: Plan, findings: Findings) -> None:
         )
 
 
-def _is_request(record: SampleRecord, request: Request | None) -> bool:
+def _matches_request(record: SampleRecord, request: Request | None) -> bool:
+    """Return whether a record has the label and the prompt of a request."""
     return request is not None and (record.label, record.prompt) == (request.label, request.prompt)
 
 

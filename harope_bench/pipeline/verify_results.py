@@ -155,7 +155,7 @@ def check_result(
     """
     is_intact = has_recorded_hashes(path)
     try:
-        stored_result = read_result(path, is_checked=False)
+        stored_result = read_result(path, needs_matching_hash=False)
     except BenchError as error:
         message = f"{path}: is not a result this version reads: {error}"
         findings.add(status_of(error, is_intact), path, message)

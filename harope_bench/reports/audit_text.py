@@ -93,7 +93,7 @@ def _aligned_lines(differences: Sequence[PublishedDifference]) -> list[str]:
     """Return the differences of one column as aligned text columns, with a header line."""
     statistic_names = list(differences[0].test_statistics)
     headers = [
-        *(["block"] if any(difference.block for difference in differences) else []),
+        *(["block"] if any(difference.group for difference in differences) else []),
         "comparison",
         "printed",
         "change",
@@ -129,7 +129,7 @@ def _row(
     ]
     change = f"{difference.delta:+.{decimals}f}"
     return [
-        *([difference.block] if has_block else []),
+        *([difference.group] if has_block else []),
         f"{difference.first_label} -> {difference.second_label}",
         printed_text,
         change,
@@ -157,12 +157,18 @@ def format_statistic(name: str, value: float) -> str:
     return f"{value:.3f}" if value < 0.0195 else f"{value:.2f}"
 
 
+def _difference_json(difference: PublishedDifference) -> dict[str, object]:
+    """Return a difference as JSON values, its group by the key `block` of earlier releases."""
+    fields = asdict(difference)
+    return {("block" if name == "group" else name): value for name, value in fields.items()}
+
+
 def noise_json(report: NoiseReport) -> dict[str, object]:
     """Return the noise assessment of a table as JSON values."""
     return {
         "table": report.table.id,
         "evidence": report.evidence,
-        "differences": [asdict(difference) for difference in report.differences],
+        "differences": [_difference_json(difference) for difference in report.differences],
         "assumptions": [assumption._asdict() for assumption in report.assumptions],
         "notes": list(report.notes),
         "columns_without_model": list(report.columns_without_model),

@@ -127,7 +127,7 @@ def _build_panels(group: Sequence[ReportedRun]) -> list[SamplePanel]:
             _make_sheet(loaded_run, list(loaded_run.images), _thumbnail_side([loaded_run]))
             for loaded_run in loaded_runs
         )
-        return [SamplePanel(title, (), 0, sheets)]
+        return [SamplePanel(title, captions=(), column_step=0, sheets=sheets)]
 
     # with prompts all runs show the same samples, in panels of ten columns
     indices = evenly_spaced_indices(shared_indices, MAX_CAPTIONED_SAMPLES)

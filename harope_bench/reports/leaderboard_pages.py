@@ -187,8 +187,10 @@ def build_leaderboard(runs: Path) -> Leaderboard:
         raise StorageError(
             f"{runs} has no result (**/results/*.json); `harope-bench eval` writes one"
         )
-    results = [item for run in evaluated_runs for item in run.results]
-    runs_by_path = {item.path: run for run in evaluated_runs for item in run.results}
+    results = [stored_result for run in evaluated_runs for stored_result in run.results]
+    runs_by_path = {
+        stored_result.path: run for run in evaluated_runs for stored_result in run.results
+    }
 
     protocol_sections = build_sections(results)
     page_sections = []
@@ -383,9 +385,9 @@ def _make_cell(
     """
     measurement = entry.find_measurement(metric.name)
     if measurement is None:
-        return LeaderboardCell(DASH, "")
+        return LeaderboardCell(DASH, sort_value="")
     if measurement.value is None:
-        return LeaderboardCell(f"no value: {measurement.reason}", "")
+        return LeaderboardCell(f"no value: {measurement.reason}", sort_value="")
 
     error_text = ", no standard error"
     if measurement.se is not None:
@@ -411,8 +413,8 @@ def _difference_text(entry: RankedResult, metric: Metric, names: Mapping[Path, s
     if difference.delta is None:
         standard_errors = [
             m.se
-            for item in (position.previous_result, entry.stored_result)
-            if (m := item.result.find_measurement(metric.name))
+            for stored_result in (position.previous_result, entry.stored_result)
+            if (m := stored_result.result.find_measurement(metric.name))
         ]
         reason = difference.reason
         if None in standard_errors:

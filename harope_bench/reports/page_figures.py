@@ -59,17 +59,17 @@ def forest_svg(
     from matplotlib.figure import Figure
 
     plotted_rows = [
-        (label, item)
-        for label, item in rows
-        if item.difference.delta is not None and item.difference.low is not None
+        (label, comparison)
+        for label, comparison in rows
+        if comparison.difference.delta is not None and comparison.difference.low is not None
     ]
     with matplotlib.rc_context({**RC_PARAMS, "svg.hashsalt": name}):
         figure = Figure(
             figsize=(4.6, 0.85 + 0.32 * max(1, len(plotted_rows))), layout="constrained"
         )
         axes = figure.add_subplot()
-        for y, (_, item) in enumerate(reversed(plotted_rows)):
-            _add_interval(axes, y, item)
+        for y, (_, comparison) in enumerate(reversed(plotted_rows)):
+            _add_interval(axes, y, comparison)
         axes.axvline(0, color=TEXT_COLOUR, linewidth=0.8)
         axes.set_yticks(
             range(len(plotted_rows)),
@@ -82,24 +82,24 @@ def forest_svg(
         return figure_svg(figure, name)
 
 
-def _add_interval(axes: Axes, y: int, item: RowComparison) -> None:
+def _add_interval(axes: Axes, y: int, comparison: RowComparison) -> None:
     """Add the interval, the value and the detectable difference of one comparison at height y."""
-    difference = item.difference
-    colour = VERDICT_COLOURS[item.verdict]
+    difference = comparison.difference
+    colour = VERDICT_COLOURS[comparison.verdict]
     ends = [value for value in (difference.low, difference.high) if value is not None]
     axes.plot(ends, [y] * len(ends), color=colour, linewidth=1.6, solid_capstyle="butt")
-    face_colour = "none" if item.verdict == "not resolved" else colour
+    face_colour = "none" if comparison.verdict == "not resolved" else colour
     axes.plot(
         [difference.delta or 0.0],
         [y],
-        VERDICT_MARKERS[item.verdict],
+        VERDICT_MARKERS[comparison.verdict],
         color=colour,
         markerfacecolor=face_colour,
         markersize=7,
     )
-    if item.detectable_difference is not None:
+    if comparison.detectable_difference is not None:
         axes.plot(
-            [-item.detectable_difference, item.detectable_difference],
+            [-comparison.detectable_difference, comparison.detectable_difference],
             [y, y],
             "|",
             color=TEXT_COLOUR,

@@ -205,7 +205,7 @@ def build_report_page(runs: Path, entries: Entries = NO_ENTRIES) -> ReportPage:
             f"{runs} has no run (a folder with plan.json or results/); `harope-bench eval` or"
             " `reproduce` writes one"
         )
-    results = [item for run in reported_runs for item in run.results]
+    results = [stored_result for run in reported_runs for stored_result in run.results]
 
     # a section for each table and scale that the results fill
     tables_and_scales = tables_with_results(results, entries)
@@ -220,10 +220,10 @@ def build_report_page(runs: Path, entries: Entries = NO_ENTRIES) -> ReportPage:
     measurements = []
     measurements_outside_tables = []
     for run in reported_runs:
-        for item in run.results:
-            rows = _measurement_rows(run, item)
+        for stored_result in run.results:
+            rows = _measurement_rows(run, stored_result)
             measurements += rows
-            if not _is_in_sections(item, sections):
+            if not _is_in_sections(stored_result, sections):
                 measurements_outside_tables += rows
 
     curves = _read_loss_curves(reported_runs)
@@ -311,7 +311,7 @@ def _sort_by_table(
     runs: Sequence[ReportedRun], sections: Sequence[TableSection]
 ) -> list[ReportedRun]:
     """Return the runs in the order of the first table's rows, the others after them by path."""
-    results = [item for run in runs for item in run.results]
+    results = [stored_result for run in runs for stored_result in run.results]
     order: dict[Path, int] = {}
     for section in sections:
         for match in _section_matches(section, results).values():
@@ -325,15 +325,15 @@ def _section_matches(section: TableSection, results: Sequence[StoredResult]) -> 
     return match_measurements(board.table, results, board.scale) if board.scale else {}
 
 
-def _is_in_sections(item: StoredResult, sections: Sequence[TableSection]) -> bool:
+def _is_in_sections(stored_result: StoredResult, sections: Sequence[TableSection]) -> bool:
     """Return whether a result, considered alone, fills a cell of a section."""
-    return any(_section_matches(section, [item]) for section in sections)
+    return any(_section_matches(section, [stored_result]) for section in sections)
 
 
 def _build_section(board: Board) -> TableSection:
     """Return the section of a board."""
-    comparison_rows = tuple(_comparison_row(board, item) for item in board.comparisons)
-    n_paired = sum(item.difference.is_paired for item in board.comparisons)
+    comparison_rows = tuple(_comparison_row(board, comparison) for comparison in board.comparisons)
+    n_paired = sum(comparison.difference.is_paired for comparison in board.comparisons)
     return TableSection(
         board=board,
         title=board_title(board),
@@ -353,12 +353,14 @@ def _summaries(board: Board) -> list[VerdictSummary]:
     """Return a summary of each verdict that occurs: its rows and their metrics."""
     summaries = []
     for verdict in VERDICT_ORDER:
-        comparisons = [item for item in board.comparisons if item.verdict == verdict]
+        comparisons = [
+            comparison for comparison in board.comparisons if comparison.verdict == verdict
+        ]
         if not comparisons:
             continue
         titles_by_row: dict[str, list[str]] = {}
-        for item in comparisons:
-            titles_by_row.setdefault(item.row, []).append(_column_title(board, item))
+        for comparison in comparisons:
+            titles_by_row.setdefault(comparison.row, []).append(_column_title(board, comparison))
         row_texts = [
             f"{_row_label(board, row_id)} ({', '.join(titles)})"
             for row_id, titles in titles_by_row.items()
@@ -375,9 +377,9 @@ def _summaries(board: Board) -> list[VerdictSummary]:
     return summaries
 
 
-def _column_title(board: Board, item: RowComparison) -> str:
+def _column_title(board: Board, comparison: RowComparison) -> str:
     """Return the title of the column that a comparison is of."""
-    return board.measured_column_titles[item.column]
+    return board.measured_column_titles[comparison.column]
 
 
 def _forest_plots(board: Board) -> list[ForestPlot]:
@@ -385,9 +387,9 @@ def _forest_plots(board: Board) -> list[ForestPlot]:
     plots = []
     for column in board.table.columns:
         rows = [
-            (_row_label(board, item.row), item)
-            for item in board.comparisons
-            if item.column == column.key and item.difference.delta is not None
+            (_row_label(board, comparison.row), comparison)
+            for comparison in board.comparisons
+            if comparison.column == column.key and comparison.difference.delta is not None
         ]
         if rows:
             heading = board.measured_column_titles[column.key]
@@ -414,10 +416,10 @@ def _row_fields(row: Row, fields: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(value) for value in values if value is not None)
 
 
-def _comparison_row(board: Board, item: RowComparison) -> ComparisonRow:
+def _comparison_row(board: Board, comparison: RowComparison) -> ComparisonRow:
     """Return a comparison as the texts of one table row."""
-    column = board.table.find_column(item.column)
-    difference = item.difference
+    column = board.table.find_column(comparison.column)
+    difference = comparison.difference
     decimals = _count_digits(column)
     interval = DASH
     if difference.low is not None and difference.high is not None:
@@ -425,26 +427,26 @@ def _comparison_row(board: Board, item: RowComparison) -> ComparisonRow:
         high_text = format_difference(difference.high, decimals)
         interval = f"{low_text} to {high_text}"
     detectable_text = DASH
-    if item.detectable_difference is not None:
-        detectable_text = format_standard_error(item.detectable_difference, decimals)
+    if comparison.detectable_difference is not None:
+        detectable_text = format_standard_error(comparison.detectable_difference, decimals)
     numbers = (
         difference.delta,
         difference.se,
         difference.p,
-        item.p_adjusted,
-        item.detectable_difference,
+        comparison.p_adjusted,
+        comparison.detectable_difference,
     )
     return ComparisonRow(
-        _row_label(board, item.row),
-        _row_label(board, item.baseline),
-        _column_title(board, item),
-        item.verdict,
-        VERDICT_GLYPHS[item.verdict],
+        _row_label(board, comparison.row),
+        _row_label(board, comparison.baseline),
+        _column_title(board, comparison),
+        comparison.verdict,
+        VERDICT_GLYPHS[comparison.verdict],
         DASH if difference.delta is None else format_difference(difference.delta, decimals),
         interval,
         DASH if difference.se is None else format_standard_error(difference.se, decimals),
         format_p_value(difference.p, DASH),
-        format_p_value(item.p_adjusted, DASH),
+        format_p_value(comparison.p_adjusted, DASH),
         detectable_text,
         difference.reason,
         tuple("" if value is None else repr(value) for value in numbers),
@@ -456,15 +458,15 @@ def _count_digits(column: Column) -> int:
     return (2 if column.decimals is None else column.decimals) + 1
 
 
-def _measurement_rows(run: ReportedRun, item: StoredResult) -> list[MeasurementRow]:
+def _measurement_rows(run: ReportedRun, stored_result: StoredResult) -> list[MeasurementRow]:
     """Return the rows of a result's measurements."""
     return [
         MeasurementRow(
             run.id,
             run.title,
-            f"{item.result.evaluator}@{item.result.version}",
-            item.result.judge.judge_class,
-            item.result.scale,
+            f"{stored_result.result.evaluator}@{stored_result.result.version}",
+            stored_result.result.judge.judge_class,
+            stored_result.result.scale,
             m.name,
             f"no value: {m.reason}" if m.value is None else f"{m.value:.4g}",
             DASH if m.se is None else f"{m.se:.2g}",
@@ -472,7 +474,7 @@ def _measurement_rows(run: ReportedRun, item: StoredResult) -> list[MeasurementR
             f"{m.n_scored:,} of {m.n_asked:,}",
             "" if m.value is None else repr(m.value),
         )
-        for m in item.result.measurements
+        for m in stored_result.result.measurements
     ]
 
 

@@ -70,35 +70,36 @@ def run_fields(run: ReportedRun) -> FieldTexts:
         plan = run.plan.model_dump(mode="json")
         # digest_fields leaves out settings that do not apply to the backbone
         plan["settings"] = run.plan.digest_fields()["settings"]
-        fields |= _flatten_fields("", plan)
+        fields |= _flatten_fields(prefix="", value=plan)
         fields["plan digest"] = run.plan.digest
     if run.samples:
         n_ok = sum(sample.status == "ok" for sample in run.samples)
         fields["samples generated"] = f"{n_ok:,} ok, {len(run.samples) - n_ok:,} failed"
-    for item in run.results:
-        fields |= _flatten_fields(item.path.stem, _result_fields(item))
+    for stored_result in run.results:
+        fields |= _flatten_fields(stored_result.path.stem, _result_fields(stored_result))
     return fields
 
 
-def _result_fields(item: StoredResult) -> dict[str, object]:
+def _result_fields(stored_result: StoredResult) -> dict[str, object]:
     """Return a result's fields without plan, label and measured values.
 
     Suite and resolution are omitted too where the plan has them. Measurements become counts.
     """
     excluded_fields = {"plan", "measurements", "plan_digest", "label"}
-    if item.result.plan:
+    if stored_result.result.plan:
         excluded_fields |= {"suite", "resolution"}
-    fields = item.result.model_dump(mode="json", exclude=excluded_fields)
+    fields = stored_result.result.model_dump(mode="json", exclude=excluded_fields)
     fields["judge"]["class"] = fields["judge"].pop("judge_class")
     fields["judge_error_rates"] = {
-        name: [rate.text for rate in rates] for name, rates in item.result.judge_error_rates.items()
+        name: [rate.text for rate in rates]
+        for name, rates in stored_result.result.judge_error_rates.items()
     }
     fields["counts"] = {
         m.name: (
             f"{m.n_asked:,} asked, {m.n_scored:,} scored, {m.n_failed:,} failed, {m.n_abstained:,}"
             " abstained"
         )
-        for m in item.result.measurements
+        for m in stored_result.result.measurements
     }
     return fields
 
@@ -130,7 +131,7 @@ def _field_text(value: object) -> str:
 
 def time_range(runs: Iterable[ReportedRun]) -> tuple[str, str] | None:
     """Return the first start and the last end of all results, None without results."""
-    provenances = [item.result.provenance for run in runs for item in run.results]
+    provenances = [stored_result.result.provenance for run in runs for stored_result in run.results]
     return (
         (min(p.started for p in provenances), max(p.finished for p in provenances))
         if provenances
@@ -140,7 +141,7 @@ def time_range(runs: Iterable[ReportedRun]) -> tuple[str, str] | None:
 
 def collect_checks(runs: Sequence[ReportedRun]) -> list[ReportCheck]:
     """Return statements of evaluators and judges, agreement of results, warnings, open points."""
-    results = [item for run in runs for item in run.results]
+    results = [stored_result for run in runs for stored_result in run.results]
     return [
         *_parity_checks(results),
         *_agreement_checks(results),
@@ -151,7 +152,7 @@ def collect_checks(runs: Sequence[ReportedRun]) -> list[ReportCheck]:
 
 def _parity_checks(stored_results: Sequence[StoredResult]) -> Iterator[ReportCheck]:
     """Yield each evaluator's statement on parity, and the class and error rates of each judge."""
-    results = [item.result for item in stored_results]
+    results = [stored_result.result for stored_result in stored_results]
     evaluators = {(r.evaluator, r.version, r.profile, r.rules, r.parity) for r in results}
     for evaluator, version, profile, rules, parity in sorted(evaluators):
         yield ReportCheck("claim", f"{evaluator}@{version} ({profile}, {rules} rules): {parity}")
@@ -188,7 +189,7 @@ def _agreement_checks(results: Sequence[StoredResult]) -> Iterator[ReportCheck]:
         "commit of this package": lambda result: result.provenance.commit,
     }
     for field, getter in getters.items():
-        yield check_agreement(field, [getter(item.result) for item in results])
+        yield check_agreement(field, [getter(stored_result.result) for stored_result in results])
 
 
 def check_agreement(field: str, values: Sequence[object]) -> ReportCheck:
@@ -225,14 +226,14 @@ def _sampling_settings(result: Result) -> object:
 def _warning_checks(runs: Sequence[ReportedRun]) -> Iterator[ReportCheck]:
     """Yield warnings of results, uncommitted changes and failed samples."""
     for run in runs:
-        for item in run.results:
-            source = f"{run.id}, {item.result.evaluator}"
-            for warning in item.result.warning_texts:
+        for stored_result in run.results:
+            source = f"{run.id}, {stored_result.result.evaluator}"
+            for warning in stored_result.result.warning_texts:
                 yield ReportCheck("no", f"{source}: {warning}")
-            if item.result.provenance.dirty:
+            if stored_result.result.provenance.dirty:
                 text = f"{source}: the package had uncommitted changes"
                 yield ReportCheck("no", text)
-            elif item.result.provenance.dirty is None:
+            elif stored_result.result.provenance.dirty is None:
                 text = f"{source}: whether the package had uncommitted changes is {NOT_RECORDED}"
                 yield ReportCheck("open", text)
         n_failed = sum(sample.status != "ok" for sample in run.samples)

@@ -59,16 +59,19 @@ def read_runs(runs: Path) -> list[ReportedRun]:
     """
     results = read_results(runs)
     folders = {path.parent for path in runs.glob(f"**/{PLAN_FILE}")} | {
-        run_folder_of(item.path) for item in results
+        run_folder_of(stored_result.path) for stored_result in results
     }
     return [_read_run(runs, folder, results) for folder in sorted(folders)]
 
 
 def _read_run(runs: Path, folder: Path, results: Sequence[StoredResult]) -> ReportedRun:
     """Return the run of a folder; without plan.json the plan of one of its results is taken."""
-    run_results = tuple(item for item in results if run_folder_of(item.path) == folder)
+    run_results = tuple(
+        stored_result for stored_result in results if run_folder_of(stored_result.path) == folder
+    )
     plan = _read_plan(folder / PLAN_FILE) or next(
-        (item.result.plan for item in run_results if item.result.plan), None
+        (stored_result.result.plan for stored_result in run_results if stored_result.result.plan),
+        None,
     )
     run_id = folder.relative_to(runs).as_posix()
     return ReportedRun(

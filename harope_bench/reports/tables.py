@@ -221,7 +221,7 @@ def board_json(board: Board) -> dict[str, object]:
             }
             for row in table.rows
         ],
-        "comparisons": [row_comparison_json(item) for item in board.comparisons],
+        "comparisons": [row_comparison_json(comparison) for comparison in board.comparisons],
         "notes": [asdict(note) for note in board.notes],
     }
 
@@ -238,9 +238,9 @@ def _cell_json(board: Board, cell: Cell) -> dict[str, object]:
     return fields
 
 
-def row_comparison_json(item: RowComparison) -> dict[str, object]:
+def row_comparison_json(comparison: RowComparison) -> dict[str, object]:
     """Return a comparison as plain values."""
-    return {**asdict(item), "difference": item.difference._asdict()}
+    return {**asdict(comparison), "difference": comparison.difference._asdict()}
 
 
 def render_html(board: Board) -> str:

@@ -115,7 +115,7 @@ class RunComparison:
 
     @property
     def evidence(self) -> str:
-        """Return the level of evidence in one sentence."""
+        """Return in one sentence what the test rests on: checkpoints, or several training seeds."""
         return pairing.EVIDENCE[self.level]
 
 
@@ -196,7 +196,7 @@ def compare_runs(
         _compare_metric(name, baseline_runs, new_runs)
         for name in dict.fromkeys(requested_names or known_names)
     ]
-    p_values = pairing.adjusted_p_values([item.difference for item in comparisons])
+    p_values = pairing.adjusted_p_values([comparison.difference for comparison in comparisons])
     return RunComparison(
         baseline_runs,
         new_runs,
@@ -221,20 +221,24 @@ def _compare_metric(
     """Return the comparison of one metric, before p values are adjusted."""
     baseline_results = [_result_with_metric(run, name) for run in baseline_runs.runs]
     new_results = [_result_with_metric(run, name) for run in new_runs.runs]
-    known_result = next(item for item in (*baseline_results, *new_results) if item is not None)
+    known_result = next(
+        stored_result
+        for stored_result in (*baseline_results, *new_results)
+        if stored_result is not None
+    )
     metric = _declared_metric(known_result, name)
     measurement = _find_measurement(known_result, name)
     difference = _metric_difference(metric, baseline_results, new_results)
     return MetricComparison(
-        metric,
-        measurement.name,
-        measurement.n_scored,
-        _mean_value(name, baseline_results),
-        _mean_value(name, new_results),
-        difference,
-        None,
-        significance.detectable_difference(difference.se, difference.df),
-        difference.verdict,
+        metric=metric,
+        measurement_name=measurement.name,
+        n_scored=measurement.n_scored,
+        baseline_value=_mean_value(name, baseline_results),
+        new_value=_mean_value(name, new_results),
+        difference=difference,
+        p_adjusted=None,
+        detectable_difference=significance.detectable_difference(difference.se, difference.df),
+        verdict=difference.verdict,
     )
 
 
@@ -286,8 +290,8 @@ def _metric_difference(
     new_run_results: Sequence[StoredResult | None],
 ) -> Difference:
     """Return the difference of one metric between two runs or two methods."""
-    baseline_results = [item for item in baseline_run_results if item]
-    new_results = [item for item in new_run_results if item]
+    baseline_results = [stored_result for stored_result in baseline_run_results if stored_result]
+    new_results = [stored_result for stored_result in new_run_results if stored_result]
     if len(baseline_results) < len(baseline_run_results) or len(new_results) < len(new_run_results):
         return significance.not_comparable(f"{metric.name} was not measured in every run")
     if len(baseline_results) == len(new_results) == 1:
@@ -296,8 +300,8 @@ def _metric_difference(
         )
 
     first_key, *other_keys = (
-        measurement_key(item.result, _find_measurement(item, metric.name))
-        for item in (*baseline_results, *new_results)
+        measurement_key(stored_result.result, _find_measurement(stored_result, metric.name))
+        for stored_result in (*baseline_results, *new_results)
     )
     for key in other_keys:
         key_difference = first_key_difference(first_key, key, MEASUREMENT_FIELDS)
@@ -339,8 +343,8 @@ def _shared_variance(
     """
     # Equal requests or prompts in all runs: estimated from the contributions
     pairs = [
-        pair_contributions(metric.name, baseline_results[0], item)
-        for item in (*baseline_results[1:], *new_results)
+        pair_contributions(metric.name, baseline_results[0], stored_result)
+        for stored_result in (*baseline_results[1:], *new_results)
     ]
     if not any(pair.reason for pair in pairs):
         contributions = _contributions(pairs)
@@ -356,7 +360,8 @@ def _shared_variance(
 
     # Different seeds in all runs of each method: nothing is shared
     seeds_by_method = [
-        [_seed(item) for item in results] for results in (baseline_results, new_results)
+        [_seed(stored_result) for stored_result in results]
+        for results in (baseline_results, new_results)
     ]
     if all(None not in seeds and len(set(seeds)) == len(seeds) for seeds in seeds_by_method):
         return 0.0, "other seeds in every run"
@@ -364,7 +369,7 @@ def _shared_variance(
     # Unknown: the full sampling variance of a run, which is the most that can be shared
     variances = []
     for results in (baseline_results, new_results):
-        measurements = [_find_measurement(item, metric.name) for item in results]
+        measurements = [_find_measurement(stored_result, metric.name) for stored_result in results]
         variances.append(float(np.mean([(m.se or 0.0) ** 2 for m in measurements])))
     return sum(variances), "sampling errors assumed common to all runs of a side"
 
@@ -427,8 +432,11 @@ def _stored_results(*sides: ComparedRuns) -> Iterator[StoredResult]:
 
 def comparison_text(comparison: RunComparison) -> list[str]:
     """Return the comparison as lines of text."""
-    rows = [_table_cells(item) for item in comparison.metrics]
-    methods = [(item.measurement_name, _method_text(item)) for item in comparison.metrics]
+    rows = [_table_cells(metric_comparison) for metric_comparison in comparison.metrics]
+    methods = [
+        (metric_comparison.measurement_name, _method_text(metric_comparison))
+        for metric_comparison in comparison.metrics
+    ]
     return [
         f"baseline  {comparison.baseline_runs.title}  ({comparison.baseline_runs.path})",
         f"new       {comparison.new_runs.title}  ({comparison.new_runs.path})",
@@ -522,7 +530,7 @@ def comparison_json(comparison: RunComparison) -> dict[str, object]:
         "level": comparison.level,
         "evidence": comparison.evidence,
         "notes": list(comparison.notes),
-        "metrics": [_metric_json(item) for item in comparison.metrics],
+        "metrics": [_metric_json(metric_comparison) for metric_comparison in comparison.metrics],
     }
 
 

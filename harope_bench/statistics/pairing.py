@@ -488,7 +488,7 @@ class PairedContributions(NamedTuple):
 
 
 def _without_pairs(reason: str) -> PairedContributions:
-    return PairedContributions(None, None, reason)
+    return PairedContributions(baseline_contributions=None, new_contributions=None, reason=reason)
 
 
 def pair_contributions(
@@ -535,10 +535,12 @@ def pair_contributions(
     if has_halves:
         scale = len(baseline_values) ** 0.5
         return PairedContributions(
-            baseline_values * scale, new_values * scale, "", has_sample_rows=False
+            baseline_values * scale, new_values * scale, reason="", has_sample_rows=False
         )
     has_sample_rows = len(baseline_values) == len(arrays[0]["indices"])
-    return PairedContributions(baseline_values, new_values, "", has_sample_rows=has_sample_rows)
+    return PairedContributions(
+        baseline_values, new_values, reason="", has_sample_rows=has_sample_rows
+    )
 
 
 def _pair_equal_images(
@@ -567,7 +569,7 @@ def _pair_equal_images(
     return PairedContributions(
         np.asarray(baseline_arrays[metric], dtype=np.float64)[baseline_order],
         np.asarray(new_arrays[metric], dtype=np.float64)[new_order],
-        "",
+        reason="",
         pairing=BY_IMAGE,
     )
 
@@ -591,7 +593,9 @@ def _pair_prompts(
     )
     if isinstance(pairs, str):
         return _without_pairs(pairs)
-    return PairedContributions(None, None, "", pairs)
+    return PairedContributions(
+        baseline_contributions=None, new_contributions=None, reason="", prompt_pairs=pairs
+    )
 
 
 def _request_difference(baseline_result: StoredResult, new_result: StoredResult) -> str:
@@ -685,7 +689,9 @@ def _read_recorded_requests(
 
 def adjusted_p_values(differences: Sequence[Difference]) -> list[float | None]:
     """Return the Holm-adjusted p value of each difference, in the same order; None without a p."""
-    p_by_index = {i: item.p for i, item in enumerate(differences) if item.p is not None}
+    p_by_index = {
+        i: difference.p for i, difference in enumerate(differences) if difference.p is not None
+    }
     p_adjusted: list[float | None] = [None] * len(differences)
     holm_values = significance.holm_adjust(list(p_by_index.values()))
     for i, p in zip(p_by_index, holm_values, strict=True):

@@ -220,7 +220,14 @@ def difference(
     if se <= ROUNDING * abs(new_measurement.value):
         p_without_error = 1.0 if delta == 0 else None
         return Difference(
-            delta, None, None, None, p_without_error, is_paired, "not resolved", reason
+            delta=delta,
+            se=None,
+            low=None,
+            high=None,
+            p=p_without_error,
+            is_paired=is_paired,
+            verdict="not resolved",
+            reason=reason,
         )
     p = two_sided_p(delta / se)
     low = delta - Z * se
@@ -237,7 +244,16 @@ def verdict(direction: Literal["higher", "lower"], delta: float, p: float) -> Ve
 
 def not_comparable(reason: str) -> Difference:
     """Return the difference of two values that are not comparable, with the reason."""
-    return Difference(None, None, None, None, None, False, "not comparable", reason)
+    return Difference(
+        delta=None,
+        se=None,
+        low=None,
+        high=None,
+        p=None,
+        is_paired=False,
+        verdict="not comparable",
+        reason=reason,
+    )
 
 
 def format_p_value(p: float | None, missing_text: str = "-") -> str:

@@ -43,7 +43,7 @@ CATEGORIES = (
     "non_spatial",
     "complex",
 )
-PROMPT_LISTS = {
+COMPLEX_PROMPT_FILES = {
     "spatial": "complex_val_spatial.txt",
     "action": "complex_val_action.txt",
     "both": "complex_val_spatialaction.txt",
@@ -158,7 +158,7 @@ class CompBenchSuite(PromptSuite):
         """Return the names of the files that the categories need."""
         names = [f"{category}_val.txt" for category in self.categories]
         if "complex" in self.categories:
-            names += PROMPT_LISTS.values()
+            names += COMPLEX_PROMPT_FILES.values()
         if "numeracy" in self.categories:
             names.append(OBJECTS_FILE)
         return names
@@ -180,7 +180,7 @@ class CompBenchSuite(PromptSuite):
 class MetadataSources(NamedTuple):
     """The data from which the metadata of a prompt is made.
 
-    prompt_lists: by key of PROMPT_LISTS, the prompts of the category `complex`.
+    prompt_lists: by key of COMPLEX_PROMPT_FILES, the prompts of the category `complex`.
     noun_forms: singular and plural of each object that numeracy prompts count.
     """
 
@@ -202,7 +202,11 @@ def _read_categories(
     lines = {name: _lines(local_files.verify_local_file(ASSET, name).path) for name, _ in files}
     sources = MetadataSources(
         parser_version,
-        {key: frozenset(lines[name]) for key, name in PROMPT_LISTS.items() if name in lines},
+        {
+            key: frozenset(lines[name])
+            for key, name in COMPLEX_PROMPT_FILES.items()
+            if name in lines
+        },
         [_singular_and_plural(line) for line in lines.get(OBJECTS_FILE, ())],
     )
     rows_by_category: dict[str, tuple[PromptRow, ...]] = {}

@@ -22,7 +22,7 @@ import numpy as np
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError, SampleError, StorageError
 from harope_bench.core.index_ranges import parse_whole_number
-from harope_bench.core.regular_file import IMAGE_BYTES, is_file, read_regular
+from harope_bench.core.regular_file import MAX_IMAGE_BYTES, is_file, read_regular
 from harope_bench.core.storage import convert_os_errors
 from harope_bench.core.text_file import read_text
 from harope_bench.suites.base import ClassificationSuite
@@ -54,12 +54,12 @@ class FileImages:
         """Return the bytes of a file; raise SampleError where it cannot be read."""
         path = self.paths[index]
         try:
-            return read_regular(path, IMAGE_BYTES)
+            return read_regular(path, MAX_IMAGE_BYTES)
         except OSError as error:
             raise SampleError(f"{path.name} cannot be read ({error.strerror})") from error
         except StorageError as error:
             raise SampleError(
-                f"{path.name} is no regular file of at most {IMAGE_BYTES >> 20} MiB"
+                f"{path.name} is no regular file of at most {MAX_IMAGE_BYTES >> 20} MiB"
             ) from error
 
     def decode(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:

@@ -30,6 +30,7 @@ def default_queries() -> dict[str, Query]:
     box = (0.0, 0.0, 20.0, 20.0)
     return {
         "detector": annotations.DetectionQuery(names=("circle", "square")),
+        # a second detector, for the 2D relations of T2I-CompBench
         "detector-2d": annotations.DetectionQuery(names=("circle", "square")),
         "colours": annotations.ColourQuery(
             objects=(annotations.ColourObject(name="circle", box=box),), candidates=("red", "green")

@@ -74,7 +74,7 @@ class _AssetContract:
         """Check that each file has a hash, or that the note says it is trusted on first use."""
         for file in self.asset.files:
             self.expect(
-                file.is_pinned or "rust on first use" in self.asset.note,
+                file.has_known_hash or "rust on first use" in self.asset.note,
                 f"{file.name} has no hash; state one, or `trust on first use` in `note`",
             )
 

@@ -34,7 +34,7 @@ def check_backbone(
     options: Mapping[str, Option] | None = None,
     resolution: int | None = None,
     sampler: str = "flow",
-    request: Callable[[int], Request] | None = None,
+    make_request: Callable[[int], Request] | None = None,
     settings: Mapping[str, Option] | None = None,
 ) -> int:
     """Check a registered backbone against the contract of models/backbones/base.py.
@@ -48,9 +48,10 @@ def check_backbone(
         options: of that encoding.
         resolution: of the images; by default the config's `size`.
         sampler: generates the images, in two steps.
-        request: returns the request of an index. By default labels run through the config's
+        make_request: returns the request of an index. By default labels run through the config's
             `classes`, and prompts are the backbone's `example_prompts` or contain the index.
-        settings: further Settings by field that generation needs, such as an autoencoder.
+        settings: values of other fields of Settings that generation needs, such as an
+            autoencoder.
 
     Returns:
         The number of checks.
@@ -77,11 +78,11 @@ def check_backbone(
         dict(options or {}),
         resolution or int(config["size"]),
         sampler,
-        request,
+        make_request,
         dict(settings or {}),
     )
     shared_checks = [
-        contract.declares_its_tile,
+        contract.declares_padded_batch_size,
         contract.declares_conditioning_and_settings,
         contract.builds_the_same_from_one_seed,
         contract.loads_strictly,
@@ -94,7 +95,7 @@ def check_backbone(
 class _BackboneContract:
     """The contract of one backbone, one method for each requirement."""
 
-    BATCH_ROWS = 4  # a padded batch that is small enough for a test
+    BATCH_ROWS = 4  # size of the padded batch, small enough for a test
 
     def __init__(
         self,
@@ -104,7 +105,7 @@ class _BackboneContract:
         options: dict[str, Option],
         resolution: int,
         sampler: str,
-        request: Callable[[int], Request] | None,
+        make_request: Callable[[int], Request] | None,
         settings: dict[str, Option],
     ):
         from harope_bench.models.backbones.base import load_backbone
@@ -117,7 +118,7 @@ class _BackboneContract:
         self.resolution = resolution
         self.sampler = sampler
         self.extra_settings = settings
-        self.request = request or self.default_request
+        self.make_request = make_request or self.default_request
         self.violations = ContractViolations(f"backbone {name} with {encoding}")
         self.expect = self.violations.expect
 
@@ -195,7 +196,7 @@ class _BackboneContract:
 
     def generate(self, trial: _TrialModel, indices: Sequence[int]) -> np.ndarray:
         """Return the images (B, H, W, 3) of these indices, generated as one padded batch."""
-        requests = [self.request(i) for i in indices]
+        requests = [self.make_request(i) for i in indices]
         return self.load_generator(trial).generate(requests, trial.settings).images
 
     def task_checks(self) -> list[Callable[[], None]]:
@@ -209,7 +210,7 @@ class _BackboneContract:
 
     # Each method below checks one requirement.
 
-    def declares_its_tile(self) -> None:
+    def declares_padded_batch_size(self) -> None:
         """Check that the padded batch size is a positive number."""
         tile = getattr(self.backbone, "tile", None)  # getattr: a plug-in may lack it
         self.expect(
@@ -365,7 +366,7 @@ class _BackboneContract:
 
         trial = self.make_trial()
         nan_trial = trial._replace(state={k: v * math.nan for k, v in trial.state.items()})
-        requests = [self.request(i) for i in range(self.BATCH_ROWS)]
+        requests = [self.make_request(i) for i in range(self.BATCH_ROWS)]
         output = self.load_generator(nan_trial).generate(requests, nan_trial.settings)
         self.expect(
             set(output.failures) == set(range(self.BATCH_ROWS)),
@@ -382,7 +383,7 @@ class _BackboneContract:
         for row in range(self.BATCH_ROWS):
             other_requests = [row if i == row else 100 + i for i in range(self.BATCH_ROWS)]
             for indices in (other_requests, [row] * self.BATCH_ROWS):
-                requests = [self.request(i) for i in indices]
+                requests = [self.make_request(i) for i in indices]
                 images = generator.generate(requests, trial.settings).images
                 self.expect(
                     np.array_equal(images[row], expected[row]),

@@ -608,10 +608,11 @@ def _perturb(encoding: Encoding, rng: Generator) -> None:
 def _positions(grid: tuple[int, int]) -> Tensor:
     """Return row-major coordinates (n, 2) of a grid, float32.
 
-    Of a large grid they are every few tokens, because any set of positions must work. The step is
-    odd, so that odd and even columns occur.
+    Of a large grid they are about MAX_TOKENS evenly spaced tokens, since any set of positions must
+    work. The step is odd, so that odd and even columns occur.
     """
     import torch
 
     coordinates = torch.cartesian_prod(torch.arange(grid[0]), torch.arange(grid[1])).float()
-    return coordinates[:: len(coordinates) // MAX_TOKENS | 1]  # (n, 2)
+    odd_step = (len(coordinates) // MAX_TOKENS) | 1
+    return coordinates[::odd_step]  # (n, 2)

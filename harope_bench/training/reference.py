@@ -22,10 +22,12 @@ def build_reference(recipe: ReferenceRecipe, folder: Path) -> Path:
     over every image of the split.
     """
     suite = registry.load_by_name("suites", recipe.suite)
-    judge = registry.load_by_name("judges", recipe.judge).open("cpu")
+    loaded_extractor = registry.load_by_name("judges", recipe.judge).open("cpu")
     images, _ = suite.images(recipe.split)
     rgb = np.repeat(images[..., None], 3, -1) if images.ndim == 3 else images  # (N, H, W, 3)
-    batches = [judge.extract(rgb[i : i + BATCH_SIZE]) for i in range(0, len(rgb), BATCH_SIZE)]
+    batches = [
+        loaded_extractor.extract(rgb[i : i + BATCH_SIZE]) for i in range(0, len(rgb), BATCH_SIZE)
+    ]
 
     features = np.concatenate([batch["features"] for batch in batches])  # (N, D)
     spatial = np.concatenate([batch["spatial"] for batch in batches])  # (N, D_s)
@@ -42,7 +44,7 @@ def build_reference(recipe: ReferenceRecipe, folder: Path) -> Path:
         "file": path.name,
         "sha256": sha256_file(path),
         "judge": recipe.judge,
-        "judge_sha256": judge.weights_sha256,
+        "judge_sha256": loaded_extractor.weights_sha256,
         "images": len(rgb),
         "source": f"harope-bench train {recipe.name}",
     }

@@ -113,7 +113,7 @@ def check_recipe(recipe: AnyModelRecipe) -> None:
     The conditioning is labels of a number of classes, or prompts.
     """
     conditioning = backbone_conditioning(recipe.backbone, recipe.config)
-    network_name = f"recipe {recipe.name} ({recipe.backbone})"
+    network_name = f"recipe {recipe.name} (backbone {recipe.backbone})"
     if isinstance(recipe, ClassifierRecipe):
         check_conditioning(network_name, conditioning, recipe.test_suite)
         # A classifier is trained on the labels of the suite's real images.

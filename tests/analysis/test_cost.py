@@ -200,7 +200,7 @@ def test_the_papers_convention_in_exact_integers(
     """The two DiT numbers are what ptflops 0.7.5 returns on the authors' module with unfused
     attention.
     """
-    assert PAPER_LAYERS[layer].flops(tokens, encoding) == expected
+    assert PAPER_LAYERS[layer].multiply_adds(tokens, encoding) == expected
 
 
 def test_token_counts_of_flux() -> None:
@@ -223,7 +223,7 @@ def test_the_convention_is_what_torch_counts_on_the_built_layer(encoding: str) -
         block(x, network.encoding, positions, 0)
     biases = tokens * 4 * 64
     assert (
-        layer.flops(tokens, count_learned(network.encoding)) - biases
+        layer.multiply_adds(tokens, count_learned(network.encoding)) - biases
         == counter.get_total_flops() // 2
     )
 

@@ -574,7 +574,7 @@ def test_every_shipped_asset_is_well_formed(name: str) -> None:
     assert all(url.startswith("http") for file in known_asset.files for url in file.urls)
     assert known_asset.licence and known_asset.source
     assert "rust on first use" in known_asset.note or all(
-        file.is_pinned for file in known_asset.files
+        file.has_known_hash for file in known_asset.files
     ), "a file without a hash says so"
     assert all(url.startswith("https://") for file in known_asset.files for url in file.urls), (
         "what lies between can alter http"

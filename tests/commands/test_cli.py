@@ -324,7 +324,7 @@ def test_register_finds_what_the_keys_tell_and_asks_for_the_rest(tmp_path: Path)
     message = run("register", "mine", "--weights", harope, *texts, "--sampler", "flow").stderr
     assert (
         "predicts velocity; sampler flow, 2 steps, guidance 1" in message
-        and "takes 10 labels" in message
+        and "takes 10 classes" in message
         and "trained at 28 px" in message
     )
     assert "0 failed" in run("generate", "mine", "--count", 2, "--out", tmp_path / "run").stdout

@@ -149,7 +149,7 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
     assert "shapes" in suites_that_ran
     assert all(suite_conditioning(suite).kind == "prompts" for suite in suites_that_ran)
     assert (
-        "is conditioned on prompts, but suite digits asks for 10 labels; choose a suite that asks"
+        "is conditioned on prompts, but suite digits asks for 10 classes; choose a suite that asks"
         " for prompts:" in errors["digits"]
     )
     assert "is no classifier" in errors["digits-held-out"]
@@ -165,14 +165,14 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
             "digits-harope",
             "shapes",
             (
-                "is conditioned on 10 labels, but suite shapes asks for prompts; choose a suite"
-                " that asks for 10 labels: digits, digits-16, digits-40"
+                "is conditioned on 10 classes, but suite shapes asks for prompts; choose a suite"
+                " that asks for 10 classes: digits, digits-16, digits-40"
             ),
         ),
         (
             "digits-harope",
             "imagenet-256",
-            "is conditioned on 10 labels, but suite imagenet-256 asks for 1,000 labels",
+            "is conditioned on 10 classes, but suite imagenet-256 asks for 1,000 classes",
         ),
         (
             "digits-harope",
@@ -183,7 +183,7 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
             "shapes-harope",
             "digits",
             (
-                "is conditioned on prompts, but suite digits asks for 10 labels; choose a suite"
+                "is conditioned on prompts, but suite digits asks for 10 classes; choose a suite"
                 " that asks for prompts"
             ),
         ),
@@ -239,13 +239,13 @@ def test_fourteen_classes_fit_no_suite_of_ten_or_a_thousand(tmp_path: Path) -> N
         with pytest.raises(
             OptionError,
             match=(
-                f"is conditioned on 14 labels, but suite {suite} asks for {count} labels; no"
+                f"is conditioned on 14 classes, but suite {suite} asks for {count} classes; no"
                 " registered suite asks for 14"
             ),
         ):
             make_plan(name, suite, {})
     with pytest.raises(
-        OptionError, match="is conditioned on 14 labels, but suite digits asks for 10 labels"
+        OptionError, match="is conditioned on 14 classes, but suite digits asks for 10 classes"
     ):
         register(
             "late",
@@ -258,9 +258,9 @@ def test_fourteen_classes_fit_no_suite_of_ten_or_a_thousand(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (Request(index=3, label=10), "takes 10 labels from 0 on, sample 3 has label 10"),
+        (Request(index=3, label=10), "takes labels 0 to 9, sample 3 has label 10"),
         (Request(index=4, label=-1), "sample 4 has label -1"),
-        (Request(index=5, prompt="a ring"), "takes 10 labels, sample 5 has a prompt"),
+        (Request(index=5, prompt="a ring"), "takes 10 classes, sample 5 has a prompt"),
     ],
 )
 def test_a_request_that_a_network_cannot_serve_is_named(request_: Request, message: str) -> None:
@@ -298,12 +298,13 @@ def test_weights_that_do_not_fit_leave_no_folder(tmp_path: Path) -> None:
         (
             "classes = 10",
             "classes = 14",
-            r"recipe tiny \(dit\) is conditioned on 14 labels, but suite digits asks for 10 labels",
+            r"recipe tiny \(backbone dit\) is conditioned on 14 classes, but suite digits asks for"
+            " 10 classes",
         ),
         (
             'suite = "digits"',
             'suite = "shapes"',
-            "is conditioned on 10 labels, but suite shapes asks for prompts",
+            "is conditioned on 10 classes, but suite shapes asks for prompts",
         ),
         (
             'backbone = "dit"',
@@ -331,7 +332,7 @@ def test_a_run_is_not_scored_by_a_suite_that_asks_for_something_else(tmp_path: P
     with pytest.raises(
         OptionError,
         match=(
-            "was generated for suite digits, which asks for 10 labels, but suite shapes asks for"
+            "was generated for suite digits, which asks for 10 classes, but suite shapes asks for"
             " prompts"
         ),
     ):

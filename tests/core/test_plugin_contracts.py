@@ -274,13 +274,17 @@ def test_a_checkpoint_opens_as_what_its_backbone_says_it_does() -> None:
         Settings(resolution=28, tile=2),
     )
     assert isinstance(open_classifier(checkpoint_record, settings), Classifier)
-    with pytest.raises(OptionError, match=r"digits-deit-ape \(deit\) is a classifier and cannot"):
+    with pytest.raises(
+        OptionError, match=r"digits-deit-ape \(backbone deit\) is a classifier and cannot"
+    ):
         open_generator(checkpoint_record, settings)
     generated_settings = Settings(resolution=28, tile=2, sampler="flow", steps=1, guidance=1)
     assert isinstance(
         open_generator(load_checkpoint_record("digits-ape"), generated_settings), ImageGenerator
     )
-    with pytest.raises(OptionError, match=r"digits-ape \(dit\) generates images and cannot"):
+    with pytest.raises(
+        OptionError, match=r"digits-ape \(backbone dit\) generates images and cannot"
+    ):
         open_classifier(load_checkpoint_record("digits-ape"), generated_settings)
 
 

@@ -396,7 +396,7 @@ def test_the_last_class_is_not_taken_for_no_label(tmp_path: Path, message: str) 
         checkpoint_record.config["null_label"],
         checkpoint_record.guidance,
     ) == (10, False, 1.0)
-    assert "takes 10 labels, without 'no label'" in description_lines(checkpoint_record)[1]
+    assert "takes 10 classes, without 'no label'" in description_lines(checkpoint_record)[1]
     with pytest.raises(
         OptionError,
         match=r"guidance 1.5 needs an embedding for 'no label', which .*; give --guidance 1",
@@ -416,7 +416,7 @@ def test_a_table_that_nobody_counts_is_met_by_a_hint(tmp_path: Path) -> None:
     with pytest.raises(
         OptionError,
         match=(
-            "is conditioned on 9 labels, but suite digits asks for 10 labels; .*, or register it"
+            "is conditioned on 9 classes, but suite digits asks for 10 classes; .*, or register it"
             " with --config classes=10"
         ),
     ):

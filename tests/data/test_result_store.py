@@ -44,9 +44,9 @@ from harope_bench.data.result_store import (
     build_result,
     check_results_belong,
     find_current_result,
-    find_result,
     read_arrays,
     read_result,
+    read_result_or_none,
     read_results,
     set_label,
     write_result,
@@ -109,7 +109,7 @@ def test_a_result_comes_back_with_its_arrays_and_rows_and_everything_has_its_has
 ) -> None:
     path = write(tmp_path)
     result = build(path, has_sample_scores=True)
-    assert read_result(path) == result == find_result(path)
+    assert read_result(path) == result == read_result_or_none(path)
     assert read_results(tmp_path) == [StoredResult(result, path)]
     arrays = read_arrays(StoredResult(result, path))
     assert arrays.keys() == ARRAYS.keys() and all(
@@ -192,7 +192,7 @@ def test_a_new_label_does_not_vouch_for_a_result_that_was_altered(tmp_path: Path
     path = write(tmp_path)
     document = json.loads(path.read_text())
     write_text(path, json.dumps({**document, "target": "another"}))
-    set_label(path, read_result(path, is_checked=False), "mine")
+    set_label(path, read_result(path, needs_matching_hash=False), "mine")
     assert checksums.file_state(path.parent, path.name) == "altered"
 
 
@@ -279,7 +279,7 @@ def test_a_damaged_result_is_a_named_error_to_read_and_none_to_find(
     data, words = BROKEN_FIELDS[name]
     path.parent.mkdir()
     path.write_bytes(data)
-    assert find_result(path) is None
+    assert read_result_or_none(path) is None
     for read in (lambda: read_result(path), lambda: read_results(tmp_path)):
         with pytest.raises(StorageError, match=words) as excinfo:
             read()
@@ -296,7 +296,7 @@ def test_a_field_that_does_not_fit_is_named(field: str, value: object, tmp_path:
     checksums.record_file_hashes(path.parent, [path.name])
     with pytest.raises(StorageError, match=f"is not a result .*{field}"):
         read_result(path)
-    assert find_result(path) is None
+    assert read_result_or_none(path) is None
 
 
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
@@ -321,7 +321,7 @@ def test_what_is_not_the_recorded_file_is_refused_and_may_be_read_unchecked(
     ) as excinfo:
         read(path)
     assert str(altered_with_suffix) in str(excinfo.value)
-    assert read_result(path, is_checked=False) == find_result(path)
+    assert read_result(path, needs_matching_hash=False) == read_result_or_none(path)
     (path.parent / checksums.CHECKSUMS_FILE).unlink()  # results of other tools have none
     read(path)
 
@@ -329,7 +329,7 @@ def test_what_is_not_the_recorded_file_is_refused_and_may_be_read_unchecked(
 def test_a_result_that_is_not_there_is_an_error_to_read_and_none_to_find(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot use"):
         read_result(tmp_path / "results/toy.json")
-    assert find_result(tmp_path / "results/toy.json") is None
+    assert read_result_or_none(tmp_path / "results/toy.json") is None
     with pytest.raises(StorageError, match="nowhere does not exist; give a run folder"):
         read_results(tmp_path / "nowhere")
 
@@ -381,7 +381,7 @@ def test_a_folder_with_results_of_other_images_is_not_claimed(tmp_path: Path) ->
         tmp_path, samples("a", "b", plan=None)
     )  # the same images without their plan
     for other_sample_set in (samples("a", "c", plan=None), samples("a", "c", plan=OTHER_PLAN)):
-        with pytest.raises(PlanMismatchError, match="is of other images"):
+        with pytest.raises(PlanMismatchError, match="is the result of other images"):
             check_results_belong(tmp_path, other_sample_set)
     path.write_bytes(b"{")  # what cannot be read is made again
     check_results_belong(tmp_path, samples("a", "c", plan=None))

@@ -68,7 +68,7 @@ def test_halves_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> 
     )
     whole_half_recalls = half_recalls(generated_standard_t, real, splits=6)
     np.testing.assert_array_equal(whole_half_recalls, slow_recalls(generated_standard_t, real, 6))
-    monkeypatch.setattr(random_halves, "BLOCK", 37)
+    monkeypatch.setattr(random_halves, "BLOCK_ROWS", 37)
     monkeypatch.setattr(random_halves, "COVERED_PAIR_BLOCK", 50)
     np.testing.assert_array_equal(
         half_recalls(generated_standard_t, real, splits=6), whole_half_recalls

@@ -211,7 +211,7 @@ def warm_up_imports(assets: Path) -> None:
 
     torch.set_num_threads(1)
     extract_features.SHARD_SIZE = predictions.SHARD_SIZE = classify.SHARD_SIZE = SHARD
-    moments_cache.BLOCK = moments.BLOCK = BLOCK
+    moments_cache.BLOCK_ROWS = moments.BLOCK_ROWS = BLOCK
     registry.PLUGIN_KINDS["assets"] = registry.PluginKind(str(assets), ".toml")  # type: ignore[index]
     for module in pkgutil.walk_packages(harope_bench.__path__, "harope_bench."):
         if ".runners" not in module.name:

@@ -136,7 +136,7 @@ EXCEPTIONS = {
     "pipeline.classify._find_stored_shards": RUNS, "pipeline.classify._classify_again": RUNS, "pipeline.classify._stored_arrays": RUNS,
     "pipeline.classify._make_settings": CHECKED_TEXT, "pipeline.predictions.predict": RUNS,
     "judges.runners.common._record_judge": RUNS, "judges.runners.common.annotate_queries": RUNS,
-    "pipeline.classify.drop_values": CHECKED_TEXT, "testing.": CHECKED_TEXT, "models.backbones.diffusers_networks.": CHECKED_TEXT,
+    "pipeline.classify.drop_values_if_images_missing": CHECKED_TEXT, "testing.": CHECKED_TEXT, "models.backbones.diffusers_networks.": CHECKED_TEXT,
     "analysis.cost.measure_cost.plan_without_weights": CHECKED_TEXT, "pipeline.evaluate.make_source": CHECKED_TEXT,
     "evaluators.dpg_bench.": CHECKED_TEXT, "evaluators.geneval.": CHECKED_TEXT, "leaderboards.entries.": CHECKED_TEXT, "assets.download._copy": WRITES,
     "pipeline.annotate._record_hashes": RUNS, "pipeline.reproduce._write": RUNS, "data.run_folder.RunFolder.add_sample": WRITES, "data.run_folder.RunFolder.finalize_records": WRITES, "core.storage.copy_file": WRITES,

@@ -201,7 +201,7 @@ GUARDS = (
     Guard("a suite asks for what a network takes", remove_several(everywhere(check_checkpoint_suite, check_nothing), everywhere(check_requests, check_nothing)),
           ("flags/suite-of-prompts",)),
     Guard("text is read as its byte order mark says", everywhere(text_file.detect_charset, lambda start: "utf-8"), ("text/log-marked", "text/log-utf-16")),
-    Guard("a refusal of the disk says what to do", everywhere(storage.convert_os_errors, lambda path, missing_ok=False: nullcontext()),
+    Guard("a refusal of the disk says what to do", everywhere(storage.convert_os_errors, lambda path, keeps_file_not_found=False: nullcontext()),
           ("disk/read-only-report",)),
     Guard("a file that is read back is the recorded one", everywhere(checksums.check_recorded_hash, check_nothing), ("text/result-in-report",)),
     Guard("a run folder is of one plan", attribute(run_folder.RunFolder, "tie_to_plan", check_nothing), ("disk/another-plan",)),

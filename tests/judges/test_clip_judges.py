@@ -188,7 +188,7 @@ def test_only_the_published_file_makes_an_equivalent_judge(
     with pytest.raises(MissingAssetError, match=f"harope-bench fetch {name}"):
         plugin.weights_sha256()
     assert plugin.judge_class == "substitute"
-    genuine = asset_files.WeightsFile(small_weights, plugin.source.known_sha256())
+    genuine = asset_files.WeightsFile(small_weights, plugin.source.published_sha256())
     monkeypatch.setattr(asset_files.WeightsSource, "find", lambda self: genuine)
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
     with pytest.raises(

@@ -202,7 +202,7 @@ def test_published_weights_are_equivalent_but_for_the_preview(
     own_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        asset_files.WeightsSource, "known_sha256", lambda self: sha256_file(own_weights)
+        asset_files.WeightsSource, "published_sha256", lambda self: sha256_file(own_weights)
     )
     judge_class = {
         name: (

@@ -137,7 +137,7 @@ def test_other_weights_make_a_substitute_and_published_ones_do_not(
     assert plugin.judge_class == "substitute" and "other weights than" in plugin.warnings()[0]
     assert plugin.weights_sha256() == sha256_file(small_weights[name])
     monkeypatch.setattr(
-        asset_files.WeightsSource, "known_sha256", lambda self: sha256_file(small_weights[name])
+        asset_files.WeightsSource, "published_sha256", lambda self: sha256_file(small_weights[name])
     )
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
 
@@ -443,7 +443,7 @@ def test_openais_archive_is_opened_only_with_its_hash(
         plugin.open("cpu")
     published_sha256_file = sha256_file(small_weights[CLIP])
     monkeypatch.setattr(
-        asset_files.WeightsSource, "known_sha256", lambda self: published_sha256_file
+        asset_files.WeightsSource, "published_sha256", lambda self: published_sha256_file
     )
     assert np.array_equal(plugin.open("cpu").extract(images)["features"], expected)
     with pytest.raises(WeightsError, match="recorded"):

@@ -454,7 +454,8 @@ def test_a_config_that_does_not_hold_together_is_refused_by_field(
 
 def test_a_resolution_that_patches_do_not_tile_names_one_that_they_do(tiny_checkpoint: Any) -> None:
     with pytest.raises(
-        OptionError, match="resolution 30 does not divide into patches of 4; --resolution 32 does"
+        OptionError,
+        match="30 pixels does not divide into patches of 4 pixels; choose --resolution 32",
     ):
         registry.load_by_name("backbones", "dit").check_inputs(
             tiny_checkpoint, settings(resolution=30)

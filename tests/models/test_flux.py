@@ -636,7 +636,7 @@ def test_where_the_base_lies_does_not_change_a_plan(
 @pytest.mark.parametrize(
     ("settings", "config", "message"),
     [
-        ({"resolution": 72}, {}, "tokens of 16; --resolution 64 does"),
+        ({"resolution": 72}, {}, "tokens of 16 pixels; choose --resolution 64"),
         ({"sampler": "ddpm"}, {}, "own flow scheduler"),
         ({"pos_scaling": "yarn"}, {"encoded_tokens": "image"}, "encoded_tokens=image leaves"),
         ({"pos_scaling": "extend"}, {}, "pos_scaling extend does not apply to rope-axial"),

@@ -44,7 +44,8 @@ pytest.importorskip("diffusers", reason="needs the extra t2i")
     [
         (
             {"resolution": 72},
-            "resolution 72 does not divide into patches of 2 latents; --resolution 64 does",
+            "a resolution of 72 pixels does not divide into patches of 2 latents of 8 pixels;"
+            " choose --resolution 64",
         ),
         ({"sampler": "flow"}, "predicts noise"),
         (

@@ -59,12 +59,12 @@ def inputs(*prompts: str, side: int = 16) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("encoding", registry.list_names("encodings"))
 def test_backbone_keeps_its_promises(encoding: str) -> None:
-    check_backbone("mmdit-micro", SMALL_FIELDS, encoding=encoding, request=request)
+    check_backbone("mmdit-micro", SMALL_FIELDS, encoding=encoding, make_request=request)
 
 
 @pytest.mark.parametrize("resolution", [16, 32])
 def test_larger_images_than_those_of_the_training_are_drawn(resolution: int) -> None:
-    check_backbone("mmdit-micro", SMALL_FIELDS, resolution=resolution, request=request)
+    check_backbone("mmdit-micro", SMALL_FIELDS, resolution=resolution, make_request=request)
 
 
 @torch.no_grad()

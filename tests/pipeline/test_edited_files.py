@@ -22,7 +22,7 @@ from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.errors import StorageError
 from harope_bench.core.storage import sha256_file
 from harope_bench.data import feature_rows
-from harope_bench.metrics.moments import BLOCK
+from harope_bench.metrics.moments import BLOCK_ROWS
 from harope_bench.pipeline import moments_cache, verify_features
 from harope_bench.pipeline.evaluate import FeatureScoring, evaluate
 from harope_bench.pipeline.evaluate_prompts import PromptScoring, evaluate_prompts
@@ -177,7 +177,7 @@ def test_an_edited_result_is_not_up_to_date(tmp_path: Path) -> None:
 
 def test_edited_moments_move_no_number_and_are_found(tmp_path: Path) -> None:
     """The file is whole, of these rows, and of sums that nobody summed."""
-    cloud = np.random.default_rng(0).normal(size=(BLOCK + 50, 3)).astype(np.float32)
+    cloud = np.random.default_rng(0).normal(size=(BLOCK_ROWS + 50, 3)).astype(np.float32)
     file, path = tmp_path / "features.npy", tmp_path / "features.moments.npz"
     feature_rows.reserve_rows(file, len(cloud), cloud[0])
     feature_rows.write_rows(file, 0, cloud)
@@ -216,26 +216,26 @@ def test_edited_moments_move_no_number_and_are_found(tmp_path: Path) -> None:
 def test_verify_sums_moments_again(tmp_path: Path) -> None:
     """Also those whose hash was recorded anew with them."""
     kept_path, fresh_path = tmp_path / "kept", tmp_path / "fresh"
-    cloud = np.random.default_rng(0).normal(size=(BLOCK, 3)).astype(np.float32)
+    cloud = np.random.default_rng(0).normal(size=(BLOCK_ROWS, 3)).astype(np.float32)
     for folder in (kept_path, fresh_path):
         feature_rows.reserve_rows(folder / "features.npy", len(cloud), cloud[0])
         feature_rows.write_rows(folder / "features.npy", 0, cloud)
     digests = [
         str(feature_rows.rows_sha256(kept_path / "features.npy", start, start + 1000))
-        for start in range(0, BLOCK, 1000)
+        for start in range(0, BLOCK_ROWS, 1000)
     ]
     moments_cache.sum_cached_moments(
         kept_path / "features.moments.npz", cloud, moments_cache.ShardHashes(digests, 1000)
     )
     findings = Findings()
-    verify_features.check_moments(kept_path, fresh_path, BLOCK, findings)
+    verify_features.check_moments(kept_path, fresh_path, BLOCK_ROWS, findings)
     assert findings.checks == []
     arrays = load_arrays(kept_path / "features.moments.npz")
     write_arrays(
         kept_path / "features.moments.npz", {**arrays, "mean": np.nextafter(arrays["mean"], np.inf)}
     )
     checksums.record_file_hashes(kept_path, ["features.moments.npz"])
-    verify_features.check_moments(kept_path, fresh_path, BLOCK, findings)
+    verify_features.check_moments(kept_path, fresh_path, BLOCK_ROWS, findings)
     assert [check.status for check in findings.checks] == ["altered"]
 
 

@@ -220,9 +220,9 @@ def test_a_folder_of_results_belongs_to_its_images(run: Path, tmp_path: Path) ->
     write_png_folder(open_samples(run), tmp_path / "a")
     write_png_folder(open_samples(run, 40), tmp_path / "b")
     score(tmp_path / "a", tmp_path / "out")
-    with pytest.raises(PlanMismatchError, match="is of other images"):
+    with pytest.raises(PlanMismatchError, match="is the result of other images"):
         score(tmp_path / "b", tmp_path / "out")
-    with pytest.raises(PlanMismatchError, match="is of other images"):
+    with pytest.raises(PlanMismatchError, match="is the result of other images"):
         score(tmp_path / "b", run) if score(run, run) else None
     plan = open_samples(run).plan
     assert plan is not None
@@ -238,7 +238,7 @@ def test_another_profile_of_other_images_does_not_take_the_observations(
         write_png_folder(open_samples(run, count), tmp_path / name)
     (first_item,) = score(tmp_path / "a", tmp_path / "out")
     kept_contents = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    with pytest.raises(PlanMismatchError, match="is of other images"):
+    with pytest.raises(PlanMismatchError, match="is the result of other images"):
         score(
             tmp_path / "b", tmp_path / "out", profile="adm"
         )  # a result file of its own, the same observations

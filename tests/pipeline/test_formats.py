@@ -183,7 +183,7 @@ FILES = {
         lambda path: read_runs(path.parent),
     ),
     "a result": File("result", a_result, result_store.read_result),
-    "a result that may be missing": File("result", a_result, result_store.find_result),
+    "a result that may be missing": File("result", a_result, result_store.read_result_or_none),
     "results of a table": File(
         "result", a_result, lambda path: result_store.read_results(path.parent.parent)
     ),

@@ -182,7 +182,8 @@ def test_tiles_follow_the_index_not_the_request() -> None:
 def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path) -> None:
     name = tiny.register_tiny(tmp_path / "weights")
     with pytest.raises(
-        OptionError, match="resolution 30 does not divide into patches of 7; --resolution 28 does"
+        OptionError,
+        match="30 pixels does not divide into patches of 7 pixels; choose --resolution 28",
     ):
         make_plan(name, None, {"resolution": 30})
     with pytest.raises(UnknownNameError, match="did you mean tiny"):

@@ -18,12 +18,12 @@ import pytest
 from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.data import feature_rows
 from harope_bench.metrics import moments as summing
-from harope_bench.metrics.moments import BLOCK, Moments
+from harope_bench.metrics.moments import BLOCK_ROWS, Moments
 from harope_bench.pipeline import moments_cache
 from harope_bench.pipeline.extract_features import SHARD_SIZE
 from harope_bench.pipeline.moments_cache import BLOCKS_PER_WRITE, ShardHashes
 
-WIDTH, COUNT = 5, 5 * BLOCK + 1234  # 6 shards of sums, the last not whole
+WIDTH, COUNT = 5, 5 * BLOCK_ROWS + 1234  # 6 shards of sums, the last not whole
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def block_sizes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def test_a_block_is_made_of_whole_shards() -> None:
-    assert BLOCK % SHARD_SIZE == 0
+    assert BLOCK_ROWS % SHARD_SIZE == 0
 
 
 def test_kept_moments_have_the_bits_of_a_straight_sum_and_the_digits_of_two_passes(
@@ -106,7 +106,7 @@ def test_kept_moments_have_the_bits_of_a_straight_sum_and_the_digits_of_two_pass
     assert np.abs((single_matrix - covariance) / np.outer(deviations, deviations)).max() > 1e-4
 
 
-@pytest.mark.parametrize("before", [0, 999, BLOCK, 3 * BLOCK + 500, COUNT - 1])
+@pytest.mark.parametrize("before", [0, 999, BLOCK_ROWS, 3 * BLOCK_ROWS + 500, COUNT - 1])
 def test_more_images_add_only_what_is_missing(
     before: int, file: Path, cloud: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,20 +114,22 @@ def test_more_images_add_only_what_is_missing(
         sum_moments(file, before)
     with block_sizes(monkeypatch) as summed_block_sizes:
         moments = sum_moments(file)
-    assert summed_block_sizes == [BLOCK] * (5 - before // BLOCK) + [COUNT - 5 * BLOCK]
+    assert summed_block_sizes == [BLOCK_ROWS] * (5 - before // BLOCK_ROWS) + [
+        COUNT - 5 * BLOCK_ROWS
+    ]
     assert equal_moments(moments, Moments.from_rows(cloud))
 
 
 def test_fewer_images_are_summed_on_their_own(file: Path, cloud: np.ndarray) -> None:
     sum_moments(file)
     assert equal_moments(
-        sum_moments(file, 2 * BLOCK + 7), Moments.from_rows(cloud[: 2 * BLOCK + 7])
+        sum_moments(file, 2 * BLOCK_ROWS + 7), Moments.from_rows(cloud[: 2 * BLOCK_ROWS + 7])
     )
     assert equal_moments(sum_moments(file, 100), Moments.from_rows(cloud[:100]))
     assert equal_moments(sum_moments(file), Moments.from_rows(cloud))
 
 
-@pytest.mark.parametrize("row", [0, 2 * BLOCK, 5 * BLOCK + 3])
+@pytest.mark.parametrize("row", [0, 2 * BLOCK_ROWS, 5 * BLOCK_ROWS + 3])
 def test_one_altered_row_is_noticed(row: int, file: Path, cloud: np.ndarray) -> None:
     sum_moments(file)
     other_cloud = cloud.copy()
@@ -201,5 +203,5 @@ def test_a_killed_process_loses_no_block_that_was_kept(
     assert killed_process.returncode == -signal.SIGKILL, killed_process.stderr.decode()[-2000:]
     with block_sizes(monkeypatch) as summed_block_sizes:
         moments = sum_moments(file)
-    assert summed_block_sizes == [BLOCK] * (5 - BLOCKS_PER_WRITE) + [COUNT - 5 * BLOCK]
+    assert summed_block_sizes == [BLOCK_ROWS] * (5 - BLOCKS_PER_WRITE) + [COUNT - 5 * BLOCK_ROWS]
     assert equal_moments(moments, Moments.from_rows(cloud))

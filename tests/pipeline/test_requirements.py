@@ -32,7 +32,7 @@ from harope_bench.pipeline import doctor, requirements
 from harope_bench.pipeline.generate import make_plan
 from harope_bench.pipeline.requirements import (
     RequiredScoring,
-    Requirement,
+    UnmetRequirement,
     missing_requirements,
     plan_or_requirement,
     raise_missing,
@@ -66,7 +66,7 @@ def no_extras(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return installed_names
 
 
-def keys(missing: list[Requirement]) -> set[tuple[str, str]]:
+def keys(missing: list[UnmetRequirement]) -> set[tuple[str, str]]:
     return {(item.area, item.name) for item in missing}
 
 
@@ -194,7 +194,7 @@ def test_what_keeps_a_plan_from_being_made_is_a_requirement(error: BenchError) -
         raise error
 
     lacking = plan_or_requirement(fails)
-    assert isinstance(lacking, Requirement) and (lacking.detail, lacking.command) == (
+    assert isinstance(lacking, UnmetRequirement) and (lacking.detail, lacking.command) == (
         error.detail,
         error.advice,
     )
@@ -271,8 +271,8 @@ def test_everything_that_is_missing_has_its_advice_apart() -> None:
 
 
 def test_one_thing_is_told_as_it_tells_itself_and_several_with_their_count() -> None:
-    prompts = Requirement("prompts", "x", "prompts are not here", "harope-bench fetch x")
-    judge = Requirement("judge", "y", "weights; of two parts", "harope-bench fetch y")
+    prompts = UnmetRequirement("prompts", "x", "prompts are not here", "harope-bench fetch x")
+    judge = UnmetRequirement("judge", "y", "weights; of two parts", "harope-bench fetch y")
     later_replace = judge._replace(is_blocking=False)
     with pytest.raises(
         MissingRequirementsError, match="^prompts are not here; run: harope-bench fetch x$"

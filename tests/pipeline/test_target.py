@@ -389,7 +389,7 @@ REJECTIONS: list[tuple[str, EvalOptions, str]] = [
         "run",
         EvalOptions(suite="shapes"),
         (
-            "was generated for suite digits, which asks for 10 labels, but suite shapes asks for"
+            "was generated for suite digits, which asks for 10 classes, but suite shapes asks for"
             " prompts"
         ),
     ),

@@ -28,7 +28,7 @@ from harope_bench.core.index_ranges import IndexRanges
 from harope_bench.core.schema import Settings
 from harope_bench.core.storage import home
 from harope_bench.data import adm_npz, feature_rows, result_store, run_folder, sample_set
-from harope_bench.data.result_store import find_result
+from harope_bench.data.result_store import read_result_or_none
 from harope_bench.models.register_checkpoint import register, register_checkpoint
 from harope_bench.pipeline import moments_cache
 from harope_bench.pipeline.annotate import read_judge_record
@@ -140,7 +140,7 @@ def vanishing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
 
 
 READERS: dict[str, tuple[Callable[[Path], Any], Any]] = {
-    "result.json": (find_result, None),
+    "result.json": (read_result_or_none, None),
     "00000.json": (read_record, {}),
     "judge.json": (lambda path: read_judge_record(path.parent), None),
     "plan.json": (lambda path: run_folder.RunFolder(path.parent).plan, None),
@@ -200,10 +200,10 @@ def test_a_receipt_that_goes_is_no_receipt(vanishing: Callable[[Path], None]) ->
 def test_moments_that_go_are_summed_again(
     tmp_path: Path, vanishing: Callable[[Path], None]
 ) -> None:
-    data = np.random.default_rng(0).normal(size=(moments_cache.BLOCK, 2))
+    data = np.random.default_rng(0).normal(size=(moments_cache.BLOCK_ROWS, 2))
     vanishing(tmp_path / "m.npz")
     cached_moments = moments_cache.sum_cached_moments(
-        tmp_path / "m.npz", data, moments_cache.ShardHashes(["x"], moments_cache.BLOCK)
+        tmp_path / "m.npz", data, moments_cache.ShardHashes(["x"], moments_cache.BLOCK_ROWS)
     )
     assert cached_moments.count == len(data)
 

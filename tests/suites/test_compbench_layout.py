@@ -462,7 +462,7 @@ def test_3_in_1_of_its_three_files_to_the_digit(tmp_path: Path, rules: str) -> N
     rows = {row["index"]: row["scores"]["complex"] for row in score.sample_scores}
     assert [rows[THREE.index_of("complex", n // 10, n % 10)] for n in range(3000)] == expected
     assert value(score, "complex").value == pytest.approx(script_mean(expected), rel=1e-12)
-    assert "complex: annotation_3_in_1 says the same on 3,000 of 3,000 images" in score.warnings
+    assert "complex: annotation_3_in_1 agrees on 3,000 of 3,000 images" in score.warnings
     if rules == "official":
         assert (
             f"complex: the script's mean of 3,000 answers is {script_mean(expected)!r}"

@@ -29,4 +29,4 @@ def read_forwards(path: Path, evaluator: FeatureEvaluator) -> Features:
     check_arrays_format("forwards", file_arrays, path)
     arrays = {name: array for name, array in file_arrays.items() if name != FORMAT_KEY}
     count = check_columns(path, arrays, evaluator.arrays, evaluator.text_arrays)
-    return Features(np.arange(count), None, arrays)
+    return Features(np.arange(count), labels=None, arrays=arrays)

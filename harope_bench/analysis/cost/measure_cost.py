@@ -34,8 +34,8 @@ from harope_bench.data.result_store import (
     ResultMethod,
     ResultSubject,
     build_result,
-    find_result,
     is_unaltered,
+    read_result_or_none,
     write_result,
 )
 from harope_bench.data.run_folder import FORWARDS_FOLDER
@@ -198,12 +198,12 @@ def _cached_or_measured(
         scale=plan.checkpoint.scale,
         has_arrays=False,
     )
-    return EvaluatedResult(write_result(path, result, {}), path, True)
+    return EvaluatedResult(write_result(path, result, arrays={}), path, True)
 
 
 def _stored_result(path: Path, forwards_path: Path) -> Result | None:
     """Return the stored result, whatever its plan and device; None if a file was altered."""
-    return find_result(path) if is_unaltered(path) and is_unaltered(forwards_path) else None
+    return read_result_or_none(path) if is_unaltered(path) and is_unaltered(forwards_path) else None
 
 
 class ForwardCounts(NamedTuple):
@@ -249,7 +249,13 @@ def _forward_counts(plan: Plan, batch: int) -> ForwardCounts:
             )
     if not is_published:
         reason = f"backbone {checkpoint.backbone} gives no forward to count"
-        return ForwardCounts(None, LearnedParameters(), None, 0, reason)
+        return ForwardCounts(
+            counts=None,
+            learned_parameters=LearnedParameters(),
+            attention=None,
+            tokens=0,
+            reason=reason,
+        )
 
     resolution = plan.settings.resolution
     layer = published_shapes.counted_layer(
@@ -259,7 +265,11 @@ def _forward_counts(plan: Plan, batch: int) -> ForwardCounts:
         counts = published_shapes.count_published(checkpoint.backbone, layer, resolution)
     except MissingExtraError as error:
         return ForwardCounts(
-            None, layer.learned_parameters, layer.attention, layer.tokens, str(error)
+            counts=None,
+            learned_parameters=layer.learned_parameters,
+            attention=layer.attention,
+            tokens=layer.tokens,
+            reason=str(error),
         )
     return ForwardCounts(counts, layer.learned_parameters, layer.attention, layer.tokens)
 
@@ -304,7 +314,7 @@ def _measure_arrays(plan: Plan, count: int, batch: int) -> dict[str, np.ndarray]
 
     seconds = latency.time_forwards(forward, count, device)
     peak_bytes = latency.peak_bytes(forward, network, device)
-    return _arrays(counts, batch, seconds, peak_bytes, "")
+    return _arrays(counts, batch, seconds, peak_bytes, reason_not_run="")
 
 
 def _arrays(

@@ -89,9 +89,9 @@ def count_published(backbone: str, layer: CountedLayer, resolution: int) -> Oper
     """
     counts = _published_counts(backbone, resolution)
     attention = layer.attention
-    encoding_macs = attention.flops(layer.tokens, layer.learned_parameters) - attention.plain_flops(
-        layer.tokens
-    )
+    encoding_macs = attention.multiply_adds(
+        layer.tokens, layer.learned_parameters
+    ) - attention.plain_multiply_adds(layer.tokens)
     return OperationCounts(
         counts.parameters + layer.parameters,
         counts.frozen_parameters,

@@ -85,11 +85,13 @@ def three_in_one(kind: str | None, scores: Mapping[str, float | None]) -> RuleOu
     return RuleOutcome(mean, reason)
 
 
-def join_by_position(kinds: Sequence[str], scores: Mapping[str, Sequence[float]]) -> list[float]:
+def join_by_position(
+    prompt_kinds: Sequence[str], scores: Mapping[str, Sequence[float]]
+) -> list[float]:
     """Return the 3-in-1 scores of three lists of scores, joined by position as the script does.
 
     Args:
-        kinds: kind of each prompt.
+        prompt_kinds: key of COMPLEX_PARTS for each prompt, which names the parts that count.
         scores: scores of "attribute", "spatial" and "action", in the order of their files.
 
     Returns:
@@ -98,9 +100,9 @@ def join_by_position(kinds: Sequence[str], scores: Mapping[str, Sequence[float]]
     Raises:
         ValueError: The lists have different lengths. The script raises it too.
     """
-    mean_scores = np.zeros(IMAGES_PER_PROMPT * len(kinds))
+    mean_scores = np.zeros(IMAGES_PER_PROMPT * len(prompt_kinds))
     arrays = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
-    for k, kind in enumerate(kinds):
+    for k, kind in enumerate(prompt_kinds):
         rows = slice(k * IMAGES_PER_PROMPT, (k + 1) * IMAGES_PER_PROMPT)
         first_part, *other_parts = (arrays[name][rows] for name in COMPLEX_PARTS[kind])
         total = sum(other_parts, first_part)

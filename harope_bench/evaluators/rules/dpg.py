@@ -203,7 +203,9 @@ def score_answers(item: DpgItem, answers: Sequence[str], rules: str = "official"
     raw_answers = {number: answer_value(answers[index], rules) for number, index in indices.items()}
     parents = {number: item.questions[index].parents for number, index in indices.items()}
     if not raw_answers:
-        return ImageScore(raw_answers, {}, {}, "no question is read")
+        return ImageScore(
+            raw_answers, final_answers={}, zeroing_parents={}, failure="no question is read"
+        )
     if rules == "official":
         return _apply_in_table_order(raw_answers, parents)
     return _apply_in_dependency_order(raw_answers, parents)
@@ -226,7 +228,7 @@ def _apply_in_table_order(
                 final_answers[number] = 0.0
                 zeroing_parents[number] = parent
                 break
-    return ImageScore(raw_answers, final_answers, zeroing_parents, None)
+    return ImageScore(raw_answers, final_answers, zeroing_parents, failure=None)
 
 
 def _apply_in_dependency_order(
@@ -247,7 +249,7 @@ def _apply_in_dependency_order(
                 has_changed = has_changed or final_answers[number] != 0
                 final_answers[number] = 0.0
                 zeroing_parents[number] = zero_parents[0]
-    return ImageScore(raw_answers, final_answers, zeroing_parents, None)
+    return ImageScore(raw_answers, final_answers, zeroing_parents, failure=None)
 
 
 def category_sums(

@@ -30,7 +30,7 @@ from harope_bench.judges.generic.library_types import Network
 from harope_bench.judges.generic.local_annotator import LocalAnnotator
 from harope_bench.judges.generic.local_model import find_weights_file
 from harope_bench.judges.generic.self_check import (
-    answers_beside_and_alone,
+    answers_batched_and_alone,
     check_red_first,
     red_image,
 )
@@ -97,14 +97,14 @@ def check_question_independence(judge: LoadedBlipVqa) -> str | None:
     Padding would change it.
     """
     questions = ("red?", "is it a long red car with a green door?")
-    beside_probability, alone_probability = (
+    batched_probability, alone_probability = (
         answer.yes_probability or 0.0
-        for answer in answers_beside_and_alone(judge, questions, 0, side=32)
+        for answer in answers_batched_and_alone(judge, questions, 0, side=32)
     )
-    if abs(beside_probability - alone_probability) < PROBABILITY_TOLERANCE:
+    if abs(batched_probability - alone_probability) < PROBABILITY_TOLERANCE:
         return None
     return (
-        f"beside a longer question yes has {beside_probability:.5f}, alone {alone_probability:.5f}"
+        f"beside a longer question yes has {batched_probability:.5f}, alone {alone_probability:.5f}"
     )
 
 
@@ -176,7 +176,7 @@ class BlipVqa(PublishedWeightsJudge[LoadedAnnotator], Annotator):
         device: str,
     ) -> LoadedBlipVqa:
         """Return the loaded judge with the tensors of `state`."""
-        network = self.fill_network(
+        network = self.load_weights(
             blip_network.build_network(self.vision, self.text),
             blip_network.convert_state(state),
             weights_file,

@@ -199,12 +199,12 @@ class ClipAnnotator(PublishedWeightsJudge[LoadedAnnotator], Annotator):
         import open_clip
 
         weights_file = self.source.find()
-        if weights_file.sha256 == self.source.known_sha256():
+        if weights_file.sha256 == self.source.published_sha256():
             state = torchscript_state(weights_file)
         else:
             state = load_weights(weights_file.path, weights_file.sha256)
         tensors = {name: tensor for name, tensor in state.items() if name not in NON_WEIGHT_KEYS}
 
         network = build_network(self.sizes or open_clip.get_model_config(self.model))
-        self.fill_network(network, tensors, weights_file)
+        self.load_weights(network, tensors, weights_file)
         return ClipTowers(network, weights_file.sha256, device, is_half_precision)

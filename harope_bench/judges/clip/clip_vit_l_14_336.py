@@ -90,7 +90,7 @@ class ClipImageTower(VisionTower):
 
         TorchScript is used only for a file with the published hash.
         """
-        if weights_file.sha256 == self.source.known_sha256():
+        if weights_file.sha256 == self.source.published_sha256():
             return torchscript_state(weights_file)
         return super().load_state(weights_file)
 

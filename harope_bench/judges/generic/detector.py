@@ -220,7 +220,7 @@ def _load_auto(auto_class: AutoClass, model: LocalModel) -> Processor | ModelCon
 
 def check_boxes_inside(detector: LoadedDetector) -> str | None:
     """Return what is wrong with the boxes in an image of noise, or None."""
-    image = noise_image(6, 8, 8)
+    image = noise_image(6, 8, pixel_size=8)
     query = DetectionQuery(names=("person",))
     detections = detector.annotate("detector", image, query).detections
     is_inside = all(

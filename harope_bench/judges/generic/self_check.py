@@ -34,7 +34,7 @@ def noise_image(rows: int, columns: int, pixel_size: int) -> np.ndarray:
 
 def check_mask_boxes(detector: LoadedAnnotator) -> str | None:
     """Return what is wrong with the detections in an image of coarse noise, or None."""
-    image = noise_image(SIDE // 8, SIDE // 8, 8)
+    image = noise_image(SIDE // 8, SIDE // 8, pixel_size=8)
     if is_consistent(detector.annotate("detector", image, DetectionQuery())):
         return None
     return "boxes in an image of noise are outside it, not sorted by score, or not their masks'"
@@ -81,15 +81,15 @@ def check_red_first(tensor: Tensor) -> str | None:
     )
 
 
-def answers_beside_and_alone(
+def answers_batched_and_alone(
     annotator: LoadedAnnotator, questions: Sequence[str], index: int, side: int
 ) -> tuple[VqaAnswer, VqaAnswer]:
-    """Return two answers to questions[index]: in a query of all questions, and in one of its own.
+    """Return two answers to questions[index]: from a query of all questions, and of it alone.
 
     Args:
         side: of the square image of noise that the questions are about, in pixels.
     """
-    image = noise_image(side, side, 1)
+    image = noise_image(side, side, pixel_size=1)
     all_answers = annotator.annotate("vqa", image, VqaQuery(questions=tuple(questions)))
     one_answer = annotator.annotate("vqa", image, VqaQuery(questions=(questions[index],)))
     # an annotator in the role vqa returns this type

@@ -19,7 +19,7 @@ from harope_bench.judges.base import LoadedAnnotator, NamedCheck
 from harope_bench.judges.generic.library_types import ChatProcessor, EndTokens, Network, Tokenizer
 from harope_bench.judges.generic.local_annotator import LocalAnnotator
 from harope_bench.judges.generic.local_model import import_transformers, load_strictly
-from harope_bench.judges.generic.self_check import answers_beside_and_alone
+from harope_bench.judges.generic.self_check import answers_batched_and_alone
 from harope_bench.judges.weights.precision import full_float32
 
 INSTRUCTION = "Answer with yes or no."
@@ -170,12 +170,14 @@ class Vlm(LocalAnnotator):
 def check_question_independence(vlm: LoadedVlm) -> str | None:
     """Return how an answer changes after another question, or None where it does not."""
     questions = ("Is there a long green car in the image?", "Is it red?")
-    beside_answer, alone_answer = answers_beside_and_alone(vlm, questions, 1, side=64)
-    difference = abs((beside_answer.yes_probability or 0.0) - (alone_answer.yes_probability or 0.0))
-    if beside_answer.text == alone_answer.text and difference < PROBABILITY_TOLERANCE:
+    batched_answer, alone_answer = answers_batched_and_alone(vlm, questions, 1, side=64)
+    difference = abs(
+        (batched_answer.yes_probability or 0.0) - (alone_answer.yes_probability or 0.0)
+    )
+    if batched_answer.text == alone_answer.text and difference < PROBABILITY_TOLERANCE:
         return None
     return (
-        f"after another question it answers {beside_answer.to_json()}, alone"
+        f"after another question it answers {batched_answer.to_json()}, alone"
         f" {alone_answer.to_json()}"
     )
 

@@ -29,7 +29,7 @@ from harope_bench.core.annotations import (
     VqaQuery,
     encode_mask,
 )
-from harope_bench.core.errors import ShapeError
+from harope_bench.core.errors import OptionError
 from harope_bench.core.schema import ErrorRate
 from harope_bench.core.toml_file import read_versioned_toml
 from harope_bench.data import shapes_scenes
@@ -113,7 +113,7 @@ class LoadedShapesVision(LoadedAnnotator):
         if isinstance(query, ColourQuery):
             return ColourAnnotation(
                 probabilities=tuple(
-                    _probabilities(_colour(colour_object, detections), query.candidates)
+                    _probabilities(_object_colour(colour_object, detections), query.candidates)
                     for colour_object in query.objects
                 )
             )
@@ -124,9 +124,9 @@ class LoadedShapesVision(LoadedAnnotator):
                     for question in query.questions
                 )
             )
-        raise ShapeError(
-            f"shapes-vision has the roles {', '.join(ShapesVision.roles)}, wanted {role}; choose"
-            " another judge"
+        raise OptionError(
+            f"judge shapes-vision has the roles {', '.join(ShapesVision.roles)}, wanted {role};"
+            " choose another judge"
         )
 
     def _detect(self, image: np.ndarray) -> list[ShapeDetection]:
@@ -225,7 +225,7 @@ def _box(detection: ShapeDetection) -> Box:
     return (float(x0), float(y0), float(x1), float(y1))
 
 
-def _colour(colour_object: ColourObject, detections: list[ShapeDetection]) -> str | None:
+def _object_colour(colour_object: ColourObject, detections: list[ShapeDetection]) -> str | None:
     """Return the colour of the detection with the object's box, whatever its class, or None."""
     for detection in detections:
         if _box(detection) == colour_object.box:

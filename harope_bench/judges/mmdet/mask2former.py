@@ -68,8 +68,8 @@ def build_network() -> nn.Module:
     return network.eval()
 
 
-def fill_network(network: nn.Module, state: dict[str, Tensor], file_name: str) -> nn.Module:
-    """Return the network with mmdet's tensors.
+def load_weights(network: nn.Module, state: dict[str, Tensor], file_name: str) -> nn.Module:
+    """Load mmdet's tensors into the network and return it.
 
     Every tensor is used, and every tensor of the network that inference reads is set.
 
@@ -153,7 +153,7 @@ def check_device(judge: LoadedMask2Former) -> str | None:
 
 def check_logits(judge: LoadedMask2Former, cpu_judge: LoadedMask2Former) -> str | None:
     """Return how the logits of a small image differ from the CPU's beyond rounding, or None."""
-    prepared_image = prepare_image(noise_image(64, 64, 4), (256, 256))
+    prepared_image = prepare_image(noise_image(64, 64, pixel_size=4), (256, 256))
     for logits, cpu_logits in zip(
         judge.logits(prepared_image), cpu_judge.logits(prepared_image), strict=True
     ):
@@ -216,7 +216,7 @@ class Mask2Former(weights_file.GenEvalDetector):
         """
         file = self.find_weights()
         state = dict(weights_file.load_state(file))
-        network = fill_network(build_network(), state, str(file.path))
+        network = load_weights(build_network(), state, str(file.path))
         return LoadedMask2Former(network, file.sha256, device, self.scale)
 
 

@@ -56,8 +56,8 @@ class WeightsSource(NamedTuple):
         """Return the entry of the published weights in the asset list."""
         return local_files.load_asset(self.asset).files[0]
 
-    def known_sha256(self) -> str:
-        """Return the hash of the published weights or its known beginning; empty if unknown."""
+    def published_sha256(self) -> str:
+        """Return the sha256 of the published weights, or its known beginning; "" if unknown."""
         return self.published_file.sha256 or self.published_file.sha256_prefix or ""
 
 

@@ -34,8 +34,8 @@ class PublishedWeightsJudge(Judge[Loaded_co]):
         The known hash, or its known beginning, decides. Where no hash is known, the file must have
         been fetched from the published address.
         """
-        if known_sha256 := self.source.known_sha256():
-            return weights_file.sha256.startswith(known_sha256)
+        if published_sha256 := self.source.published_sha256():
+            return weights_file.sha256.startswith(published_sha256)
         local_file = local_files.find_local_file(self.source.asset, self.source.published_file.name)
         return (
             local_file is not None
@@ -67,23 +67,26 @@ class PublishedWeightsJudge(Judge[Loaded_co]):
         return self.source.find().sha256
 
     def warnings(self) -> tuple[str, ...]:
-        """Return a warning where the file in use is not shown to be the published one."""
+        """Return a warning where the file in use is not verified to be the published one."""
         weights_file = self.source.find()
         if not self.is_published(weights_file):
-            return (self._unverified_warning(weights_file, self.source.published_file.is_pinned),)
-        if self.source.known_sha256():
+            return (
+                self._unverified_warning(weights_file, self.source.published_file.has_known_hash),
+            )
+        if self.source.published_sha256():
             return ()
         return (
             f"judge: the publisher of {self.title} states no hash, so only the address that the"
             " weights were fetched from shows that they are the published ones",
         )
 
-    def _unverified_warning(self, weights_file: WeightsFile, is_pinned: bool) -> str:
-        """Return why the file in use is not shown to be the published one.
+    def _unverified_warning(self, weights_file: WeightsFile, has_known_hash: bool) -> str:
+        """Return why the file in use is not verified to be the published one.
 
-        `is_pinned` is whether the hash of the published file is known.
+        Args:
+            has_known_hash: whether the hash of the published file is known.
         """
-        local_file = None if is_pinned else local_files.find_local_file(self.source.asset)
+        local_file = None if has_known_hash else local_files.find_local_file(self.source.asset)
         if local_file is None or local_file.path != weights_file.path:
             return (
                 f"judge: other weights than {self.title}'s, or a copy with another hash; numbers"
@@ -96,13 +99,13 @@ class PublishedWeightsJudge(Judge[Loaded_co]):
             f" harope-bench fetch {self.source.asset} downloads them from their address"
         )
 
-    def fill_network(
+    def load_weights(
         self, network: nn.Module, state: Mapping[str, Tensor], weights_file: WeightsFile
     ) -> nn.Module:
-        """Return the network with these weights; use every key.
+        """Load these weights into the network and return it. The keys must be the network's.
 
         Raises:
-            WeightsError: The weights are of another network; one line names the first keys.
+            WeightsError: A key is missing or unexpected; the message lists the first such keys.
         """
         with shorten_mismatch_error(str(weights_file.path), self.title, self.source.asset):
             load_state_strictly(network, state, str(weights_file.path))

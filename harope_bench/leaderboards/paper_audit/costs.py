@@ -49,7 +49,7 @@ def expected_cost(cell: PublishedCell) -> ExpectedCost | None:
     if cell.column.key == "params_m":
         return _expected_parameters(cell)
     if cell.column.key == "flops_g" and cell.row.backbone == "flux" and cell.row.resolution:
-        return _expected_flops(cell)
+        return _expected_multiply_adds(cell)
     return None
 
 
@@ -69,7 +69,7 @@ def _expected_parameters(cell: PublishedCell) -> ExpectedCost:
     )
 
 
-def _expected_flops(cell: PublishedCell) -> ExpectedCost:
+def _expected_multiply_adds(cell: PublishedCell) -> ExpectedCost:
     """Return the multiply-adds of one layer by parameters x tokens, in billions."""
     layer = PAPER_LAYERS["flux"]
     tokens = flux_tokens(cell.row.resolution or 0)
@@ -139,7 +139,10 @@ def _count_with_construction(resolution: int) -> int:
     """Return the multiply-adds of one layer, with application and construction of the matrices."""
     layer = PAPER_LAYERS["flux"]
     application_flops = 2 * layer.heads * layer.width**2
-    return flux_tokens(resolution) * (layer.weights + application_flops) + layer.construction_flops
+    return (
+        flux_tokens(resolution) * (layer.weights + application_flops)
+        + layer.construction_multiply_adds
+    )
 
 
 def count_cost_agreements(tables: Sequence[Table]) -> Iterator[AuditFinding]:
@@ -161,7 +164,13 @@ def count_cost_agreements(tables: Sequence[Table]) -> Iterator[AuditFinding]:
             arithmetic += f"; {n_unchecked} cells have no stated counting rule and were not checked"
         recomputed_value = f"{n_agreeing} of {n_expected} cost cells follow from the shapes"
         yield AuditFinding(
-            "cost census", "info", table.id, (), f"{n_expected} cells", recomputed_value, arithmetic
+            rule="cost census",
+            severity="info",
+            table=table.id,
+            cells=(),
+            printed_value=f"{n_expected} cells",
+            recomputed_value=recomputed_value,
+            arithmetic=arithmetic,
         )
 
 

@@ -81,13 +81,13 @@ def count_possible_fractions(tables: Sequence[Table]) -> Iterator[AuditFinding]:
         )
         sizes = dict.fromkeys(f"{c.title} {c.n_images}" for c in table.columns if c.n_images)
         yield AuditFinding(
-            "count census",
-            "info",
-            table.id,
-            (),
-            f"{len(cells)} fractions",
-            f"{n_possible} of {len(cells)} cells are exact counts",
-            f"images per cell: {', '.join(sizes)}",
+            rule="count census",
+            severity="info",
+            table=table.id,
+            cells=(),
+            printed_value=f"{len(cells)} fractions",
+            recomputed_value=f"{n_possible} of {len(cells)} cells are exact counts",
+            arithmetic=f"images per cell: {', '.join(sizes)}",
         )
 
 

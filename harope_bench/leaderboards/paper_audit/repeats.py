@@ -114,22 +114,22 @@ def check_repeated_rows(tables: Sequence[Table]) -> Iterator[AuditFinding]:
             if row.repeated_row
             for pair in _shared_cells(table, row, rows_by_id)
         ]
-        for repeated_cell, original_cell in pairs:
-            if not _is_equal_rounded(repeated_cell, original_cell):
+        for copied_cell, original_cell in pairs:
+            if not _is_equal_rounded(copied_cell, original_cell):
                 yield AuditFinding(
                     "repeat",
                     "conflict",
                     table.id,
-                    (repeated_cell.id, original_cell.id),
-                    repeated_cell.text,
+                    (copied_cell.id, original_cell.id),
+                    copied_cell.text,
                     original_cell.text,
-                    f"{repeated_cell.id} repeats {original_cell.id}",
+                    f"{copied_cell.id} repeats {original_cell.id}",
                 )
 
         agreeing_ids = [
-            repeated_cell.id
-            for repeated_cell, original_cell in pairs
-            if _is_equal_rounded(repeated_cell, original_cell)
+            copied_cell.id
+            for copied_cell, original_cell in pairs
+            if _is_equal_rounded(copied_cell, original_cell)
         ]
         if agreeing_ids:
             recomputed_value = f"{len(agreeing_ids)} of {len(pairs)} repeated cells agree"
@@ -150,19 +150,29 @@ def check_repeated_rows(tables: Sequence[Table]) -> Iterator[AuditFinding]:
 def _shared_cells(
     table: Table, row: Row, rows_by_id: dict[tuple[str, str], tuple[Table, Row]]
 ) -> Iterator[tuple[PublishedCell, PublishedCell]]:
-    """Yield the pairs of cells of both rows with one evaluator and metric."""
-    table_id, row_id = (row.repeated_row or "").split("/")
+    """Yield the cells of a row beside the cells of the row that it repeats.
+
+    Both cells of a pair have the same evaluator and metric.
+
+    Args:
+        row: a row of `table` with a `repeated_row`.
+    """
+    assert row.repeated_row is not None
+    table_id, row_id = row.repeated_row.split("/")
     if (table_id, row_id) not in rows_by_id:
         return
     original_table, original_row = rows_by_id[table_id, row_id]
-    repeated_cells = [cell for cell in published_cells(table) if cell.row is row]
+    copied_cells = [cell for cell in published_cells(table) if cell.row is row]
     original_cells = [cell for cell in published_cells(original_table) if cell.row is original_row]
-    for repeated_cell in repeated_cells:
+    for copied_cell in copied_cells:
         for original_cell in original_cells:
-            a = repeated_cell.column
-            b = original_cell.column
-            if a.evaluator == b.evaluator and a.metric_name == b.metric_name:
-                yield repeated_cell, original_cell
+            column = copied_cell.column
+            original_column = original_cell.column
+            if (column.evaluator, column.metric_name) == (
+                original_column.evaluator,
+                original_column.metric_name,
+            ):
+                yield copied_cell, original_cell
 
 
 def _is_equal_rounded(a: PublishedCell, b: PublishedCell) -> bool:

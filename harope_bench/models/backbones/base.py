@@ -96,7 +96,7 @@ class NetworkDescription(NamedTuple):
 
     Attributes:
         prediction_type: What the network predicts from a noised input, such as "velocity".
-        conditioning: What the network takes beside noise, in words, such as "1,000 labels".
+        conditioning: What the network takes beside noise, in words, such as "1,000 classes".
         resolution: Side of the training images in pixels; None if it is not known.
     """
 
@@ -236,13 +236,17 @@ class Backbone(BackboneContract, Generic[NetworkT]):
         return dict(state_dict)
 
     def load(self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor]) -> NetworkT:
-        """Return the network with these weights, under this package's names or a publisher's.
+        """Return the network of a checkpoint with these weights.
+
+        Args:
+            state_dict: weights by this package's key names, or by their publisher's.
 
         Raises:
             WeightsError: A key is missing, unexpected or of another shape.
         """
         import torch
 
+        # the random initialisation must not advance the caller's generator
         with torch.random.fork_rng(devices=[]):
             network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
         load_state_strictly(

@@ -345,7 +345,7 @@ class DeitBackbone(FoldingBackbone[DeiT]):
         config = _detect_sizes(state_dict, converted_state)
         encoding = detect_encoding.detect_from_state_dict(converted_state)
         if encoding is None:
-            return DetectedFields(None, config)
+            return DetectedFields(encoding=None, config=config)
         if encoding.heads or encoding.head_dim:
             config["heads"] = encoding.heads or int(config["hidden"]) // encoding.head_dim
 

@@ -154,7 +154,7 @@ class PipelineImageGenerator(ImageGenerator):
                     f"a text-to-image pipeline needs prompts, request {request.index} has none;"
                     " choose another suite"
                 )
-            image = self.generate_image(request, settings).float()  # (3, H, W)
+            image = self.generate_image(request, settings).float()  # (3, H, W) in [0, 1]
             if not image.isfinite().all():
                 failures[row] = "the network's output is not finite"
             levels = (255 * image.nan_to_num()).round().to("cpu", torch.uint8)
@@ -338,14 +338,14 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
             prefixed_state = add_transformer_prefix(state_dict)
             if self.has_network_keys(prefixed_state.keys()):
                 encoding_name, options = self.base_encoding
-                return DetectedFields(encoding_name, {}, dict(options))
+                return DetectedFields(encoding_name, config={}, options=dict(options))
 
         if not self.has_network_keys(state_dict.keys()):
             return None
         encoding = detect_encoding.detect_from_state_dict(state_dict)
         if encoding is not None:
-            return DetectedFields(encoding.encoding, {}, encoding.options)
-        return DetectedFields(self.encoding_without_weights(state_dict.keys()), {})
+            return DetectedFields(encoding.encoding, config={}, options=encoding.options)
+        return DetectedFields(self.encoding_without_weights(state_dict.keys()), config={})
 
     def convert_keys(
         self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor]
@@ -372,8 +372,8 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
         if settings.resolution % pixels_per_token:
             nearest = round(settings.resolution / pixels_per_token) * pixels_per_token
             raise OptionError(
-                f"resolution {settings.resolution} does not divide into tokens of"
-                f" {pixels_per_token}; --resolution {max(pixels_per_token, nearest)} does"
+                f"a resolution of {settings.resolution} pixels does not divide into tokens of"
+                f" {pixels_per_token} pixels; choose --resolution {max(pixels_per_token, nearest)}"
             )
         if settings.sampler != "flow":
             raise OptionError(

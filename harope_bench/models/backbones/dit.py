@@ -95,8 +95,8 @@ class DitConfig(NetworkSizes):
     null_label: bool = True
 
     @property
-    def pixels_per_value(self) -> int:
-        """Pixels along a side of one value of the network's input."""
+    def vae_scale_factor(self) -> int:
+        """Pixels of the image along a side of one latent; 1 for a network of pixels."""
         return latents.VAE_SCALE_FACTOR if self.latent else 1
 
     @property
@@ -205,7 +205,7 @@ class DitImageGenerator(SamplerImageGenerator[DiT]):
 
     def input_side(self, resolution: int) -> int:
         """Return the side of the network's input, in pixels or latents."""
-        return resolution // self.network.config.pixels_per_value
+        return resolution // self.network.config.vae_scale_factor
 
     def conditions(self, requests: Sequence[Request]) -> Tensor:
         """Return labels (B,) int64; `classes` stands for "no label".
@@ -273,7 +273,7 @@ class DitBackbone(FoldingBackbone[DiT]):
             if encoding is not None and _has_foldable_matrix(encoding, config):
                 defaults["drawing"]["fold"] = True
         if encoding is None:
-            return DetectedFields(None, config, {}, defaults)
+            return DetectedFields(encoding=None, config=config, options={}, defaults=defaults)
         return DetectedFields(encoding.encoding, config, encoding.options, defaults)
 
     def config_from_training_args(self, args: Mapping[str, object]) -> dict[str, Option]:
@@ -336,8 +336,8 @@ class DitBackbone(FoldingBackbone[DiT]):
         if config.learn_sigma:
             prediction_type += " and its variance"
         null_label = " and 'no label'" if config.null_label else ", without 'no label'"
-        labels = f"{config.classes:,} labels{null_label}"
-        return NetworkDescription(prediction_type, labels, config.size * config.pixels_per_value)
+        labels = f"{config.classes:,} classes{null_label}"
+        return NetworkDescription(prediction_type, labels, config.size * config.vae_scale_factor)
 
     def check_foreign_weights(
         self, state_dict: Mapping[str, Tensor], encoding: str, config: Mapping[str, Option]

@@ -242,7 +242,9 @@ def checked_norm_scaling(matrix: Tensor, norm: Norm, like: Tensor, description: 
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(like.device)
 
     float32_norm = None if norm is None else copy.deepcopy(norm).float()
-    expected_output = apply_norm(x, float32_norm, None) @ matrix.detach().float().to(like.device).mT
+    expected_output = (
+        apply_norm(x, float32_norm, folded_matrix=None) @ matrix.detach().float().to(like.device).mT
+    )
     folded_output = apply_norm(x, norm, folded_matrix.float())
     folding.check_heads_equal(expected_output, folded_output, like.dtype, description)
     return folded_matrix

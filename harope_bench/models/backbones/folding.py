@@ -53,7 +53,7 @@ def fold_projection(projection: Projection, matrix: Tensor) -> Projection:
     weight = (matrix.double() @ head_rows).flatten(0, 1)  # (heads * d, width)
     weight = weight.to(projection.weight.dtype)
     if projection.bias is None:
-        return Projection(weight, None)
+        return Projection(weight, bias=None)
 
     bias = matrix.double() @ projection.bias.double().view(-1, d, 1)  # (heads, d, 1)
     return Projection(weight, bias.flatten().to(projection.bias.dtype))
@@ -118,7 +118,7 @@ def no_matrix_reason(encoding: str) -> str:
 
 
 def float64_matrices(encoding: Encoding) -> list[QueryKeyMatrices]:
-    """Return the matrices of all layers in float64.
+    """Return the matrices in float64, one for each layer that has one, in the order of layers.
 
     Raises:
         OptionError: The encoding has no foldable matrix.
@@ -126,8 +126,10 @@ def float64_matrices(encoding: Encoding) -> list[QueryKeyMatrices]:
     check_foldable(encoding)
     float64_encoding = copy.deepcopy(encoding).double()
     with torch.no_grad():
-        layers = [float64_encoding.matrices(layer) for layer in range(encoding.shape.layers)]
-    return [matrices for matrices in layers if matrices is not None]
+        matrices_by_layer = [
+            float64_encoding.matrices(layer) for layer in range(encoding.shape.layers)
+        ]
+    return [matrices for matrices in matrices_by_layer if matrices is not None]
 
 
 def fold_layers(encoding: Encoding, qkv_projections: Sequence[nn.Linear]) -> Encoding:

@@ -171,7 +171,7 @@ def write_adapter_folder(
     if lora_weights.has_library_names:
         copy_file(lora_files.lora_file, folder / LORA_FILE)
     else:
-        write_bytes(folder / LORA_FILE, weights_bytes(lora_weights.state_dict, {}))
+        write_bytes(folder / LORA_FILE, weights_bytes(lora_weights.state_dict, metadata={}))
         training["lora_converted_from_sha256"] = sha256_file(lora_files.lora_file)
     file_names = [LORA_FILE]
 

@@ -277,7 +277,7 @@ class MMDiTMicroBackbone(Backbone[MMDiT]):
 
         encoding = detect_encoding.detect_from_state_dict(state_dict)
         if encoding is None:
-            return DetectedFields(None, config)
+            return DetectedFields(encoding=None, config=config)
         return DetectedFields(encoding.encoding, config, encoding.options)
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:

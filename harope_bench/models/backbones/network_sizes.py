@@ -44,8 +44,8 @@ class NetworkSizes(BaseModel):
         raise MissingMemberError(self, "layers")
 
     @property
-    def pixels_per_value(self) -> int:
-        """Pixels along a side of one value of the network's input."""
+    def vae_scale_factor(self) -> int:
+        """Pixels of the image along a side of one latent; 1 for a network of pixels."""
         return 1
 
     @property
@@ -55,7 +55,7 @@ class NetworkSizes(BaseModel):
 
     def grid_at(self, resolution: int) -> tuple[int, int]:
         """Return rows and columns of tokens for images with a side of `resolution` pixels."""
-        side = resolution // (self.pixels_per_value * self.patch)
+        side = resolution // (self.vae_scale_factor * self.patch)
         return (side, side)
 
     @property
@@ -138,12 +138,13 @@ def check_resolution(sizes: NetworkSizes, resolution: int) -> None:
         sizes: Sizes of the network.
         resolution: Side of the images in pixels.
     """
-    unit = sizes.patch * sizes.pixels_per_value
+    unit = sizes.patch * sizes.vae_scale_factor
     if resolution % unit:
         nearest = max(unit, round(resolution / unit) * unit)
-        patches = f"patches of {sizes.patch}{' latents' if sizes.pixels_per_value > 1 else ''}"
+        latents_text = f"latents of {sizes.vae_scale_factor} " if sizes.vae_scale_factor > 1 else ""
         raise OptionError(
-            f"resolution {resolution} does not divide into {patches}; --resolution {nearest} does"
+            f"a resolution of {resolution} pixels does not divide into patches of {sizes.patch}"
+            f" {latents_text}pixels; choose --resolution {nearest}"
         )
 
 
@@ -207,7 +208,7 @@ class FoldingBackbone(Backbone[NetworkT], Generic[NetworkT]):
         """Return the weights under this package's names, with the matrices folded if asked for."""
         network = self.load(checkpoint, state_dict)
         if not is_folded:
-            return ExportedWeights(network.state_dict(), {})
+            return ExportedWeights(network.state_dict(), changed_fields={})
 
         self.fold(network, f"checkpoint {checkpoint.name}")
         changed_fields = folding.plain_encoding_fields(network.encoding, checkpoint.drawing)

@@ -99,8 +99,10 @@ def run_gate(baseline_runs: ComparedRuns, new_runs: ComparedRuns, policy: Policy
     is_single_pair = len(baseline_runs.runs) == len(new_runs.runs) == 1
     has_same_images = is_single_pair and image_hashes[0] == image_hashes[1]
     decisions = tuple(
-        decide_metric(item, policy.rule(item.metric.name), has_same_images)
-        for item in comparison.metrics
+        decide_metric(
+            metric_comparison, policy.rule(metric_comparison.metric.name), has_same_images
+        )
+        for metric_comparison in comparison.metrics
     )
     outcome = max((decision.outcome for decision in decisions), key=OUTCOME_SEVERITY.index)
     return GateResult(comparison, decisions, outcome)
@@ -120,7 +122,14 @@ def decide_metric(
     interval = gate_interval(comparison, rule.confidence, has_same_images)
     if interval is None or comparison.baseline_value is None or delta is None:
         return Decision(
-            comparison, rule, None, None, None, None, "not comparable", "not comparable"
+            metric_comparison=comparison,
+            rule=rule,
+            margin=None,
+            worsening=None,
+            low=None,
+            high=None,
+            data_outcome="not comparable",
+            outcome="not comparable",
         )
     margin = rule.margin_of(comparison.baseline_value)
     worsening = delta

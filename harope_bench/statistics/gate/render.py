@@ -170,7 +170,7 @@ def write_junit(result: GateResult, path: Path) -> None:
     Raises:
         StorageError: The existing file is not the gate's JUnit XML, or the disk rejects the file.
     """
-    check_outputs(path, None)
+    check_outputs(path, summary=None)
     suite = ElementTree.Element(
         "testsuite", name=TITLE, tests=str(len(result.decisions)), skipped="0"
     )
@@ -230,7 +230,11 @@ def markdown(result: GateResult) -> str:
     if comparison.notes:
         lines += ["", *(f"- {_escape_markdown(note)}" for note in comparison.notes)]
 
-    lines += ["", f"| {' | '.join(TABLE_HEADER)} | |", f"|{'---|' * (len(TABLE_HEADER) + 1)}"]
+    lines += [
+        "",
+        f"| {' | '.join(TABLE_HEADER)} | reason |",
+        f"|{'---|' * (len(TABLE_HEADER) + 1)}",
+    ]
     for decision in result.decisions:
         cells = map(_escape_markdown, (*_table_cells(decision), decision.reason))
         lines.append(f"| {' | '.join(cells)} |")

@@ -154,7 +154,7 @@ def clustered_mean(prompts: PromptMeans) -> ClusteredMean:
     # New seeds: the variance of each prompt's mean from the variance between its images
     rounding_variance = (RELATIVE_TOLERANCE * np.abs(prompts.means).max()) ** 2
     if prompts.mean_variances is None or prompts.mean_variances.max() <= rounding_variance:
-        return ClusteredMean(value, new_prompts, None, df)
+        return ClusteredMean(value, new_prompts, new_seeds_interval=None, df=df)
     within_variances = prompts.mean_variances / prompt_counts[prompts.tasks] ** 2  # (P,)
     within_df = satterthwaite_df(within_variances, prompts.image_counts - 1)
     new_seeds = student_interval(value, math.sqrt(within_variances.sum()) / n_tasks, within_df)

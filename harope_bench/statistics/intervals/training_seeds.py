@@ -73,7 +73,9 @@ def method_difference(
     ]
     variance = sum(variances) + shared_variance
     if variance == 0:
-        return MethodDifference(delta, 0.0, None, delta, delta, float(delta == 0))
+        return MethodDifference(
+            delta=delta, se=0.0, df=None, low=delta, high=delta, p=float(delta == 0)
+        )
 
     # df = variance^2 / sum of (variance of a mean)^2 / (n - 1)
     denominator = sum(

@@ -18,7 +18,7 @@ from harope_bench.core.errors import (
     SampleError,
     UnknownNameError,
 )
-from harope_bench.data.image_io import misnamed_files_text
+from harope_bench.data.image_io import wrong_suffixes_text
 from harope_bench.data.sample_set import SampleSet, check_not_source
 from harope_bench.evaluators.base import EvaluatorOutput
 from harope_bench.suites.base import PromptSuite, load_prompt_suite
@@ -160,7 +160,7 @@ def make_sample_set(
 
     Args:
         files: file of each index. failed: reason of each index without a file.
-        boxes: pixels of each index in its file, where a file joins several images.
+        boxes: box (x0, y0, x1, y1) of each index in its file, where a file joins several images.
 
     Raises:
         SampleError: The folder has no image of the suite; the message has the warnings.
@@ -172,20 +172,20 @@ def make_sample_set(
             " the suite"
         )
     # A file that joins several images is checked once.
-    misnamed_files = misnamed_files_text(dict.fromkeys(files.values()))
-    if misnamed_files:
-        warnings += (f"images: {misnamed_files}",)
+    wrong_suffixes = wrong_suffixes_text(dict.fromkeys(files.values()))
+    if wrong_suffixes:
+        warnings += (f"images: {wrong_suffixes}",)
     return SampleSet(
-        folder.name,
-        folder,
-        None,
-        len(files) + len(failed),
-        failed,
-        sorted(files),
-        dict(files),
-        {},
-        {},
-        warnings,
+        name=folder.name,
+        path=folder,
+        plan=None,
+        n_asked=len(files) + len(failed),
+        failed=failed,
+        indices=sorted(files),
+        files=dict(files),
+        recorded_hashes={},
+        labels={},
+        warnings=warnings,
         boxes=boxes,
     )
 

@@ -172,7 +172,15 @@ def _image_without_annotations(
     """Return the image at an index without annotations, because the verdicts replace them."""
     case = suite.case(index)
     metadata = case.metadata[METADATA_KEY]
-    return AnnotatedImage(index, case.prompt_index, case.copy, case.prompt, metadata, {}, failure)
+    return AnnotatedImage(
+        index=index,
+        prompt_index=case.prompt_index,
+        copy=case.copy,
+        prompt=case.prompt,
+        metadata=metadata,
+        annotations={},
+        failure=failure,
+    )
 
 
 def mean_answer(category: str, answers: Sequence[float]) -> float:
@@ -306,88 +314,104 @@ def _check_summary(category: str, file: Path, answers: Sequence[float]) -> tuple
 def _read_three_in_one(
     folder: Path, suite: CompBenchSuite, rules: Rules, official_file: Path | None
 ) -> CategoryAnswers:
-    """Return 3-in-1 of its three files, joined by position as by the script, or by number.
+    """Return the 3-in-1 scores, which join the answers of three files: THREE_IN_ONE_PARTS.
+
+    The official rules join them by position, as the official script does. The corrected rules join
+    them by question id. A file that is missing leaves its part without answers.
 
     Args:
         official_file: the script's own result, whose agreement becomes a note.
     """
-    lines = {}
+    lines_by_part = {}
     for name, subfolder_names in THREE_IN_ONE_PARTS.items():
         file = _find_result_file(folder, subfolder_names)
         if file is not None:
-            lines[name] = _read_answers(file)
-    kinds = [
+            lines_by_part[name] = _read_answers(file)
+    # The parts that each prompt is scored by; the two sets of rules read them differently.
+    prompt_kinds = [
         suite.case(suite.index_of("complex", k, 0)).metadata[METADATA_KEY]["kinds"][rules]
         for k in range(PROMPTS_PER_CATEGORY)
     ]
     if rules == "official":
-        answers = _join_by_position(lines, kinds)
+        answers = _join_by_position(lines_by_part, prompt_kinds)
     else:
-        answers = _join_by_number(lines, kinds, folder)
+        answers = _join_by_question_id(lines_by_part, prompt_kinds, folder)
     if official_file is None or not answers.values:
         return answers
 
     official_answers = {line.question_id: line.answer for line in _read_answers(official_file)}
     n_equal = sum(official_answers.get(number) == value for number, value in answers.values.items())
     agreement_note = (
-        f"complex: {THREE_IN_ONE_FOLDER} says the same on {n_equal:,} of"
-        f" {len(answers.values):,} images"
+        f"complex: {THREE_IN_ONE_FOLDER} agrees on {n_equal:,} of {len(answers.values):,} images"
     )
     return answers._replace(notes=(*answers.notes, agreement_note))
 
 
 def _join_by_position(
-    lines: Mapping[str, Sequence[AnswerLine]], kinds: Sequence[str]
+    lines_by_part: Mapping[str, Sequence[AnswerLine]], prompt_kinds: Sequence[str]
 ) -> CategoryAnswers:
-    """Return 3-in-1 of answers joined by position; none and a reason where the script stops."""
+    """Return 3-in-1 of answers joined by position; none and a reason where the script stops.
+
+    Args:
+        prompt_kinds: key of COMPLEX_PARTS for each prompt, which names the parts that count.
+    """
     try:
-        answers = {name: [line.answer for line in part] for name, part in lines.items()}
-        values = join_by_position(kinds, answers)
+        answers = {name: [line.answer for line in part] for name, part in lines_by_part.items()}
+        values = join_by_position(prompt_kinds, answers)
     except ValueError as error:
-        counts = ", ".join(f"{name} {len(part):,}" for name, part in lines.items())
+        counts = ", ".join(f"{name} {len(part):,}" for name, part in lines_by_part.items())
         reason = (
             f"the official 3-in-1 stops ({error}); answers: {counts}, wanted"
             f" {IMAGES_PER_CATEGORY:,} of each"
         )
-        return CategoryAnswers({}, reason, ())
+        return CategoryAnswers(values={}, failure=reason, notes=())
 
     notes = [
         f"complex: the script's mean of {len(values):,} answers is"
         f" {mean_answer('complex', values)!r}"
     ]
-    incomplete_parts = [name for name, part in lines.items() if len(part) != IMAGES_PER_CATEGORY]
+    incomplete_parts = [
+        name for name, part in lines_by_part.items() if len(part) != IMAGES_PER_CATEGORY
+    ]
     if incomplete_parts:
         notes.append(
             f"complex: {', '.join(incomplete_parts)} lacks answers, so the script joins other"
             " images' answers from there on; see --rules corrected"
         )
-    return CategoryAnswers(dict(enumerate(values)), "", tuple(notes))
+    return CategoryAnswers(dict(enumerate(values)), failure="", notes=tuple(notes))
 
 
-def _join_by_number(
-    lines: Mapping[str, Sequence[AnswerLine]], kinds: Sequence[str | None], folder: Path
+def _join_by_question_id(
+    lines_by_part: Mapping[str, Sequence[AnswerLine]],
+    prompt_kinds: Sequence[str | None],
+    folder: Path,
 ) -> CategoryAnswers:
-    """Return 3-in-1 of answers joined by number, for the images that have all needed parts."""
+    """Return 3-in-1 of answers joined by question id, for the images that have all needed parts.
+
+    Args:
+        prompt_kinds: key of COMPLEX_PARTS for each prompt, which names the parts that count; None
+            if it is not known.
+    """
     parts: dict[str, dict[int, float]] = {
-        "spatial": {line.question_id: line.answer for line in lines["spatial"]}
+        "spatial": {line.question_id: line.answer for line in lines_by_part["spatial"]}
     }
     reasons = []
     for name in ("attribute", "action"):
         file = folder / THREE_IN_ONE_PARTS[name][0] / RESULT_FILE
-        parts[name], reason = _answers_by_count(lines[name], file)
+        parts[name], reason = _answers_by_count(lines_by_part[name], file)
         if reason:
             reasons.append(reason)
 
     values = {}
     for number in range(IMAGES_PER_CATEGORY):
-        kind = kinds[number // COPIES]
+        kind = prompt_kinds[number // COPIES]
         image_parts = {name: answers.get(number) for name, answers in parts.items()}
         verdict = three_in_one(kind, image_parts)
         needed_parts = COMPLEX_PARTS[kind or "both"]
         has_all_parts = all(image_parts[name] is not None for name in needed_parts)
         if verdict.value is not None and has_all_parts:
             values[number] = verdict.value
-    return CategoryAnswers(values, "; ".join(reasons) or "a part of 3-in-1 has no answer", ())
+    return CategoryAnswers(values, "; ".join(reasons) or "a part of 3-in-1 has no answer", notes=())
 
 
 def _read_answers(path: Path) -> list[AnswerLine]:

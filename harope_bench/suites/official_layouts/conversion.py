@@ -139,7 +139,7 @@ def _write_without_prompts(samples: SampleSet, target: Path, to: str, replace: b
         write_adm_npz(samples, target, replace)
     else:
         write_png_folder(samples, target)
-    return WriteReport(len(samples.indices), ())
+    return WriteReport(len(samples.indices), warnings=())
 
 
 def output_formats() -> tuple[str, ...]:

@@ -243,7 +243,7 @@ def assign_by_pattern(folder: Path, pattern: str, keys: ImageKeys) -> Placement:
             " correct the pattern"
         )
     _check_from_zero(expression, files, keys)
-    return Placement(files, {}, unlisted_names)
+    return Placement(files, failed={}, unlisted_names=unlisted_names)
 
 
 def _index_of(keys: ImageKeys, match: re.Match[str], name: str, reasons: list[str]) -> int | None:

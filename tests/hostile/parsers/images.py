@@ -91,7 +91,7 @@ def read_images(folder: Path) -> object:
     return (
         [samples.image(index) for index in samples.indices],
         image_io.file_formats(paths),
-        image_io.misnamed_files_text(paths),
+        image_io.wrong_suffixes_text(paths),
         sheets,
         cut(folder),
     )

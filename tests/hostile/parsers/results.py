@@ -39,7 +39,7 @@ def read_results(folder: Path) -> object:
     path = folder / "results/fidelity.json"
     results = (
         result_store.read_result(path),
-        result_store.find_result(path),
+        result_store.read_result_or_none(path),
         measure_cost._stored_result(path, path),
     )
     return results, result_store.read_results(folder)
