@@ -25,6 +25,7 @@ from harope_bench.commands import (
     leaderboard,
     paper,
     plan,
+    results,
     setup,
     tables,
     train,
@@ -141,6 +142,7 @@ for command in (
     plan.plan,
     figure.figure,
     failures.failures,
+    results.results,
 ):
     main.add_command(command)
 

@@ -44,6 +44,7 @@ ELSEWHERE = {
     "flux",
     "sd3",
     "mmdit-micro",
+    "python-generator",
 }  # held to the contract in their own files, which make the base or the prompts that they need
 
 
