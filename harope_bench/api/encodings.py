@@ -67,6 +67,8 @@ def load_encoding(
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise OptionError(f"{size_name} {size!r} is no number of 1 or more; give another")
 
+    import torch
+
     from harope_bench.encodings import base
 
     shape = base.ModelShape(
@@ -78,4 +80,10 @@ def load_encoding(
         axes_dims=None if axes_dims is None else tuple(axes_dims),
         grid=grid,
     )
-    return base.build_encoding(base.load_encoding(name), shape, options)
+    encoding = base.build_encoding(base.load_encoding(name), shape, options)
+
+    # Head sizes that an encoding cannot split are rejected by its first rotation: rotate one token.
+    with torch.no_grad():
+        token = torch.zeros(1, heads, 1, head_dim)
+        encoding.rotate(token, token, torch.zeros(1, shape.axes), layer=0)
+    return encoding
