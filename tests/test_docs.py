@@ -19,6 +19,7 @@ PAGES = [
     "docs/gate.md",
     "docs/performance.md",
     "docs/prompts.md",
+    "docs/python.md",
 ]
 pytestmark = pytest.mark.skipif(
     not (ROOT / "README.md").exists(), reason="the documents are not beside the tests"
