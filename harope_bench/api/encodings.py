@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from harope_bench.api.packages import require_torch
 from harope_bench.core.errors import OptionError
 from harope_bench.core.record_base import Option
 
@@ -49,6 +50,7 @@ def load_encoding(
         options: Options of the encoding, such as base=10000.
 
     Raises:
+        MissingExtraError: torch is not installed.
         UnknownNameError: There is no such encoding. The message suggests similar ones.
         OptionError: A size or an option is invalid. The message lists the options.
 
@@ -67,6 +69,7 @@ def load_encoding(
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise OptionError(f"{size_name} {size!r} is no number of 1 or more; give another")
 
+    require_torch("an encoding")
     import torch
 
     from harope_bench.encodings import base

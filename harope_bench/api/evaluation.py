@@ -43,11 +43,13 @@ from harope_bench.pipeline.requirements import raise_missing, suite_requirements
 from harope_bench.pipeline.target import resolve_target
 from harope_bench.reports.result_rows import RESULT_COLUMNS, measurement_rows
 from harope_bench.suites.base import load_suite
+from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 IMAGES_FOLDER = "images"  # folder of an array's images in the folder of their results
+INDEX_PATTERN = "{index}.png"  # pattern of these images' names
 TEMPORARY_NOTE = (
     "The images and results were in a temporary folder, which is deleted; give out=FOLDER to keep"
     " them."
@@ -164,6 +166,8 @@ def evaluate(
     rules: Literal["official", "corrected"] = "official",
     count: int | None = None,
     label: str | None = None,
+    order: Literal["copy-major", "prompt-major"] | None = None,
+    pattern: str | None = None,
     out: str | os.PathLike[str] | None = None,
     **settings: Option | None,
 ) -> EvaluationResults:
@@ -183,6 +187,8 @@ def evaluate(
         rules: Official rules of a benchmark, or the corrected ones.
         count: Number of samples. None takes all, or for a checkpoint the suite's number.
         label: Row label of the results in tables.
+        order, pattern: Which file of an image folder is of which prompt, as the options of
+            `harope-bench eval`. Image i in memory is sample i of the suite.
         out: Folder of the results. None takes the run folder, or runs/NAME for a checkpoint and for
             other paths. Images in memory then use a temporary folder, which is deleted. A
             `Generator` needs one.
@@ -208,6 +214,7 @@ def evaluate(
         judge=judge_text(judge),
         count=count,
         label=None if label is None else check_label(label),
+        folder_options=PromptFolderOptions(order=order, pattern=pattern),
         out=None if out is None else Path(out),
         generation=generation_options(settings),
     )
@@ -302,6 +309,11 @@ def _evaluate_images(
         suites = ", ".join(registry.list_names("suites"))
         raise OptionError(f"images in memory have no suite; give suite=..., one of: {suites}")
     load_suite(options.suite)
+    if options.folder_options != PromptFolderOptions():
+        raise OptionError(
+            "image i in memory is sample i of the suite, so order and pattern have no effect; leave"
+            " them out"
+        )
     if options.out is not None:
         return _evaluate_array(array, options, options.out, metrics)
     with tempfile.TemporaryDirectory(prefix="harope-bench-") as folder:
@@ -317,6 +329,11 @@ def _evaluate_array(
     positions = {f"{position:06d}.png": position for position in range(len(images))}
     folder = out / IMAGES_FOLDER
     write_folder(folder, list(positions), lambda names: (images[positions[n]] for n in names))
+    if is_prompt_suite(str(options.suite)):
+        # Prompts without an image were not asked for.
+        folder_options = PromptFolderOptions(pattern=INDEX_PATTERN)
+        count = options.count or len(images)
+        options = replace(options, folder_options=folder_options, count=count)
     return _evaluate_text(str(folder), replace(options, out=out), metrics)
 
 

@@ -18,6 +18,7 @@ from harope_bench.api.generators import (
     open_python_generator,
 )
 from harope_bench.api.html import table_html, thumbnails_html, title_html
+from harope_bench.api.packages import require_torch
 from harope_bench.core.device import require_device
 from harope_bench.core.errors import OptionError, SampleError
 from harope_bench.core.index_ranges import MAX_INDICES, IndexRanges
@@ -128,6 +129,7 @@ def generate(
             guidance, sampler, resolution, labels, device and dtype.
 
     Raises:
+        MissingExtraError: The generator needs torch, which is not installed.
         UnknownNameError: No checkpoint or suite has this name.
         OptionError: A setting does not apply.
         PlanMismatchError: The folder belongs to another plan. The message names every field.
@@ -148,6 +150,7 @@ def generate(
     check_count(count)
     overrides = generation_options(settings).overrides()
     if isinstance(generator, str):
+        require_torch("generation with a checkpoint")
         plan = make_plan(generator, suite, overrides)
         loaded_generator = None
     else:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from pydantic import ValidationError
 
+from harope_bench.api.packages import require_torch
 from harope_bench.core import registry
 from harope_bench.core.conditioning import suite_conditioning
 from harope_bench.core.errors import (
     GeneratorOutputError,
-    MissingExtraError,
     OptionError,
 )
 from harope_bench.core.limits import MAX_PADDED_BATCH_SIZE
@@ -87,13 +87,9 @@ class SampleGenerators(Sequence["torch.Generator"]):
 
     def _generator(self, row: int) -> torch.Generator:
         if row not in self._generators:
-            try:
-                import torch
-            except ImportError as error:
-                raise MissingExtraError(
-                    "the generators of samples are torch's, and torch is not installed;"
-                    " pip install 'harope-bench[torch]', or use request.seed"
-                ) from error
+            require_torch("a random generator (request.seed needs no package)")
+            import torch
+
             self._generators[row] = torch.Generator().manual_seed(self._seeds[row])
         return self._generators[row]
 

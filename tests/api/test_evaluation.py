@@ -60,6 +60,17 @@ def test_images_in_memory_have_the_numbers_of_their_folder(tmp_path: Path) -> No
     assert len(of_folder.metrics) == 5
 
 
+def test_images_of_prompts_in_memory_have_the_numbers_of_their_run(two_runs: Path) -> None:
+    run_results = hb.evaluate(two_runs / "shapes")
+    frame = hb.read_samples(two_runs / "shapes")
+    stack = np.stack([np.asarray(Image.open(two_runs / "shapes" / f)) for f in frame.file])
+    results = hb.evaluate(stack, "shapes")
+    assert results.metrics == run_results.metrics
+    assert len(results.metrics) > 5
+    with pytest.raises(OptionError, match="order and pattern have no effect"):
+        hb.evaluate(stack, "shapes", order="copy-major")
+
+
 def test_images_without_out_leave_no_file_and_say_so(tmp_path: Path) -> None:
     results = hb.evaluate(images(), "digits")
     assert (results.path, results.files) == (None, ())

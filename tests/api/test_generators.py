@@ -133,8 +133,8 @@ def test_a_callable_that_uses_seeds_needs_no_torch(tmp_path: Path) -> None:
     done = run_python(script)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == (
-        "the generators of samples are torch's, and torch is not installed;"
-        " pip install 'harope-bench[torch]', or use request.seed"
+        "a random generator (request.seed needs no package) needs torch, which is not installed;"
+        " pip install 'harope-bench[torch]'"
     )
     run = hb.generate(noise_generator(call=seeded_images), "digits", count=2, out=tmp_path)
     assert len(list(run.images())) == 2
