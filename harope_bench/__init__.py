@@ -55,16 +55,18 @@ PUBLIC_NAMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Return a public name, importing its module; raise AttributeError for another name."""
-    if name not in PUBLIC_NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+if not TYPE_CHECKING:  # a type checker would accept every name
 
-    module = importlib.import_module(f"{__name__}.{PUBLIC_NAMES[name]}")
-    public_object: object = getattr(module, name)
-    globals()[name] = public_object  # the next use needs no import
-    return public_object
+    def __getattr__(name: str) -> object:
+        """Return a public name, importing its module; raise AttributeError for another name."""
+        if name not in PUBLIC_NAMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        module = importlib.import_module(f"{__name__}.{PUBLIC_NAMES[name]}")
+        public_object: object = getattr(module, name)
+        globals()[name] = public_object  # the next use needs no import
+        return public_object
 
 
 def __dir__() -> list[str]:

@@ -323,9 +323,9 @@ def test_a_checkpoint_generates_the_bytes_of_the_command(tmp_path: Path) -> None
 @pytest.fixture
 def pipeline() -> Any:
     """A pipeline of diffusers whose images depend on prompt, generator, steps and guidance."""
-    diffusers = pytest.importorskip("diffusers")
+    diffusers: Any = pytest.importorskip("diffusers")
 
-    class TinyPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]  # no stubs
+    class TinyPipeline(diffusers.DiffusionPipeline):
         def __init__(self, network: torch.nn.Module):
             super().__init__()
             self.register_modules(network=network)

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,12 +87,13 @@ def test_weights_of_checkpoints_load_strictly(name: str) -> None:
         checkpoint.encoding, checkpoint.options, checkpoint.config
     )
     shape = network.encoding.shape
+    options: dict[str, Any] = dict(checkpoint.options)
     encoding = hb.load_encoding(
         checkpoint.encoding,
         heads=shape.heads,
         head_dim=shape.head_dim,
         layers=shape.layers,
-        **checkpoint.options,
+        **options,
     )
     encoding.load_state_dict(encoding_weights(checkpoint), strict=True)
 
@@ -124,8 +126,8 @@ def test_two_steps_of_training_change_an_encoding() -> None:
     ],
 )
 def test_wrong_sizes_and_options_are_named(
-    name: str, options: dict[str, int], error: type[Exception], message: str
+    name: str, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    sizes = {"heads": 2, "head_dim": 8, "layers": 1, **options}
+    sizes: dict[str, Any] = {"heads": 2, "head_dim": 8, "layers": 1, **options}
     with pytest.raises(error, match=message):
-        hb.load_encoding(name, **sizes)  # type: ignore[arg-type]
+        hb.load_encoding(name, **sizes)
