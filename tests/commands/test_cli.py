@@ -42,6 +42,7 @@ VERBS = [
     "gate",
     "plan",
     "figure",
+    "results",
 ]
 
 
