@@ -33,6 +33,7 @@ from harope_bench.commands import (
     paper,
     plan,
     register,
+    results,
     tables,
     train,
     verify,
@@ -142,7 +143,14 @@ SECTIONS = {
         verify.verify,
         failures.failures,
     ),
-    "Show": (tables.table, tables.report, figure.figure, leaderboard.leaderboard, list_.list_),
+    "Show": (
+        tables.table,
+        tables.report,
+        figure.figure,
+        leaderboard.leaderboard,
+        results.results,
+        list_.list_,
+    ),
     "Paper": (paper.paper, audit.audit),
     "Set up": (
         doctor.doctor,

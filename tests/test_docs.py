@@ -26,6 +26,7 @@ PAGES = [
     "docs/guides/table.md",
     "docs/performance.md",
     "docs/prompts.md",
+    "docs/python.md",
 ]
 pytestmark = pytest.mark.skipif(
     not (ROOT / "README.md").exists(), reason="the documents are not beside the tests"

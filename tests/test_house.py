@@ -32,7 +32,7 @@ FLOORS: list[set[str]] = [
     {"leaderboards", "suites"},
     {"analysis", "training", "reports"},
     {"testing", "pipeline", "examples"},
-    {"commands"},
+    {"commands", "api"},
     {"cli"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
@@ -71,7 +71,7 @@ NEVER_TORCH = {
     "leaderboards",
     "reports",
 }
-TORCH_INSIDE_FUNCTIONS = {"suites", "testing", "pipeline", "commands", "cli"}
+TORCH_INSIDE_FUNCTIONS = {"suites", "testing", "pipeline", "commands", "api", "cli"}
 TORCH_INSIDE_FUNCTIONS_MODULES = {
     f"{PACKAGE}.{name}"
     for name in (

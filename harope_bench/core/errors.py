@@ -129,6 +129,10 @@ class InvalidMomentsError(SampleError):
     """
 
 
+class GeneratorOutputError(BenchError):
+    """What a Python generator returned is not the uint8 images that it was asked for."""
+
+
 class JudgeError(BenchError):
     """A judge that fails for every image, or whose external Python environment does not answer."""
 

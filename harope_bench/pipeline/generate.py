@@ -95,7 +95,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue
     }
     check_settings(checkpoint, {**defaults, **explicit})
     labels = label_policy(suite_name, plugin, _optional_text(explicit.get("labels")))
-    settings = _validate_settings({**defaults, **explicit, "labels": labels})
+    settings = validate_settings({**defaults, **explicit, "labels": labels})
 
     # Reject what the sampler, the device or the network cannot do.
     settings = _drop_default_spacing(checkpoint, settings)
@@ -126,7 +126,7 @@ def _explicit_settings(
     return settings
 
 
-def _validate_settings(values: Mapping[str, SettingValue]) -> Settings:
+def validate_settings(values: Mapping[str, SettingValue]) -> Settings:
     """Return validated settings; raise OptionError that names the first invalid option."""
     try:
         return Settings(**values)
@@ -208,12 +208,17 @@ def requested_indices(suite: str, count: int | None) -> IndexRanges:
 
 
 def generate(
-    plan: Plan, indices: Sequence[int], out: Path, batch: int | None = None
+    plan: Plan,
+    indices: Sequence[int],
+    out: Path,
+    batch: int | None = None,
+    generator: ImageGenerator | None = None,
 ) -> GenerationSummary:
     """Generate the missing samples of `indices` into a run folder; a complete folder is unchanged.
 
     Args:
         batch: samples between two writes, rounded up to whole padded batches. It changes no pixel.
+        generator: the plan's generator if it is in memory; None opens the plan's checkpoint.
 
     Raises:
         PlanMismatchError: The folder belongs to another plan.
@@ -224,11 +229,13 @@ def generate(
     run = RunFolder(out)
     indices = IndexRanges.from_indices(indices)
     check_checkpoint_suite(plan.checkpoint, plan.suite)
-    check_sha256(find_weights_path(plan.checkpoint), plan.checkpoint.sha256)
+    if generator is None:
+        check_sha256(find_weights_path(plan.checkpoint), plan.checkpoint.sha256)
     requests = missing_requests(plan, indices, run)
     if run.plan is not None:
         run.tie_to_plan(plan)  # a folder of another plan is rejected before a network is loaded
-    generator = open_generator(plan.checkpoint, plan.settings) if requests else None
+    if requests and generator is None:
+        generator = open_generator(plan.checkpoint, plan.settings)
 
     # Nothing is written above this line: an error leaves no folder behind.
     run.tie_to_plan(plan)

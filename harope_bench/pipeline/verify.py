@@ -28,7 +28,7 @@ from harope_bench.data.result_paths import result_paths, result_paths_below, run
 from harope_bench.data.result_store import read_result
 from harope_bench.data.run_folder import FEATURES_FOLDER, PLAN_FILE, RESULTS_FOLDER, RunFolder
 from harope_bench.data.sample_set import SampleSet
-from harope_bench.models.backbones.base import ImageGenerator
+from harope_bench.models.backbones.base import ImageGenerator, load_backbone
 from harope_bench.models.load_checkpoint import (
     find_weights_path,
     load_checkpoint_record,
@@ -329,6 +329,11 @@ def _check_regenerated(
 
 def _find_checkpoint(plan: Plan) -> Checkpoint:
     """Return the registered checkpoint of a plan; raise SampleError if its weights are others."""
+    if not load_backbone(plan.checkpoint.backbone).has_weights_file:
+        raise SampleError(
+            f"{plan.checkpoint.name} is a Python generator, which is in no file, so no sample can"
+            " be generated again; --redraw 0 checks the rest"
+        )
     checkpoint = load_checkpoint_record(plan.checkpoint.name)
     if checkpoint.sha256 != plan.checkpoint.sha256:
         raise SampleError(

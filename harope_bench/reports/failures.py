@@ -72,6 +72,17 @@ def read_warnings(runs: Path) -> list[str]:
 def _read_rows(path: Path, runs: Path) -> Iterator[dict[str, object]]:
     """Yield the rows of one file of sample scores, each with the name of its result."""
     name = str(path.relative_to(runs)).removesuffix(SAMPLE_SCORES_SUFFIX)
+    for row in read_sample_scores(path):
+        yield {"result": name, **row}
+
+
+def read_sample_scores(path: Path) -> Iterator[dict[str, object]]:
+    """Yield the rows of one file of sample scores.
+
+    Raises:
+        StorageError: A line is not a row of sample scores.
+        AlteredFileError: The file does not have its recorded hash.
+    """
     check_recorded_hash(path, ALTERED_ADVICE)
     for number, row in enumerate(read_lines(path), 1):
         if not _is_row(row):
@@ -79,7 +90,7 @@ def _read_rows(path: Path, runs: Path) -> Iterator[dict[str, object]]:
                 f"{path} line {number} is not a row of sample scores (scores by metric, finite"
                 " numbers); run eval --rescore"
             )
-        yield {"result": name, **row}
+        yield row
 
 
 def _is_row(row: Mapping[str, object]) -> bool:

@@ -43,6 +43,7 @@ VERBS = [
     "gate",
     "plan",
     "figure",
+    "results",
 ]
 
 

@@ -175,6 +175,9 @@ class Backbone(BackboneContract, Generic[NetworkT]):
     # "generate": `open` returns an ImageGenerator. "classify": it returns a Classifier.
     task: Task = "generate"
 
+    # Whether checkpoints have a weights file. Without one the generator exists in a process alone.
+    has_weights_file = True
+
     # Optional packages that `open` imports.
     packages: tuple[str, ...] = ()
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
+
+from harope_bench.core.sample_seeds import sample_seed
 
 
 def unit_noise(shape: tuple[int, ...], generators: Sequence[Generator]) -> Tensor:
@@ -21,5 +22,4 @@ def expand_like(values: Tensor, like: Tensor) -> Tensor:
 
 def index_generator(seed: int, index: int) -> Generator:
     """Return the CPU generator of one sample, a function of the run's seed and the index alone."""
-    digest = hashlib.sha256(f"{seed}/{index}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.Generator().manual_seed(sample_seed(seed, index))
