@@ -32,6 +32,7 @@ from harope_bench.commands import (
 from harope_bench.commands.terminal import echo
 from harope_bench.core.errors import BenchError
 from harope_bench.core.escaping import message_line, printable_line, usage_text
+from harope_bench.core.extras import missing_extra_error
 
 
 class ErrorReportingGroup(click.Group):
@@ -75,6 +76,9 @@ class ErrorReportingGroup(click.Group):
         except Exception as error:
             if is_debugging:
                 raise
+            purpose = f"harope-bench {ctx.invoked_subcommand}"
+            if isinstance(error, ImportError) and (missing := missing_extra_error(purpose, error)):
+                _exit_with(ctx, str(missing))
             _exit_with(
                 ctx,
                 f"unexpected {type(error).__name__}: {_error_headline(error)}; run again with"

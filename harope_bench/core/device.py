@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harope_bench.core.errors import OptionError
+from harope_bench.core.extras import require_packages
 
 
 def require_device(device: str) -> None:
@@ -12,6 +13,7 @@ def require_device(device: str) -> None:
     """
     if device == "cpu":
         return
+    require_packages(f"--device {device}", "torch")
     import torch
 
     is_available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

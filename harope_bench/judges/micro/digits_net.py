@@ -7,32 +7,30 @@ records its accuracy on held-out images.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from harope_bench.judges.micro.micro_extractor import (
     FEATURES,
     MicroExtractor,
-    SmallNetwork,
     resize_to_side,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harope_bench.judges.micro.digits_network import DigitsNet
 
 SIDE = 28
 SPATIAL_CHANNELS = 4  # channels of the 7 x 7 map for sFID: 196 numbers
 METADATA_PATH = Path(__file__).parent / "digits_net.toml"
 
 
-class DigitsNet(SmallNetwork):
-    """Network from images (B, 1, 28, 28) to features (B, 64), map (B, 7, 7, 4) and ten logits."""
-
-    def __init__(self) -> None:
-        super().__init__((1, 16, 16, 32, 32), SIDE, SPATIAL_CHANNELS, classes=10)
-
-
 def prepare(images: np.ndarray) -> Tensor:
     """Return images (B, H, W, 3) uint8 as (B, 1, 28, 28) float32 in [-1, 1]."""
+    import torch
+
     grey = torch.from_numpy(images).float().mean(-1)[:, None]  # (B, 1, H, W)
     return resize_to_side(grey, SIDE)
 
@@ -49,6 +47,8 @@ class DigitsNetJudge(MicroExtractor):
 
     def network(self) -> DigitsNet:
         """Return the network with random weights."""
+        from harope_bench.judges.micro.digits_network import DigitsNet
+
         return DigitsNet()
 
 
