@@ -28,6 +28,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "t2i": ("transformers", "diffusers", "peft", "cv2"),
     "mmdet": ("mmdet", "mmcv", "mmengine"),
 }
+NETWORK_MODULES = ("torch", "safetensors")  # what every network with weights needs
 
 
 def install_command(extra_name: str) -> str:
@@ -81,14 +82,14 @@ def require_packages(purpose: str, *modules: str) -> None:
     if extra_names:
         names = [module for extra_name in extra_names for module in missing[extra_name]]
         raise MissingExtraError(
-            f"{purpose} needs {_join(extra_names)}, {missing_text(names)}",
+            f"{purpose} needs {_join(extra_names)}: {missing_text(names)}",
             advice=install_command(",".join(extra_names)),
         )
 
 
-def require_extra(purpose: str, *extra_names: str) -> None:
-    """Raise one error if a package of these extras is missing. Errors: `require_packages`."""
-    require_packages(purpose, *(module for name in extra_names for module in EXTRAS[name]))
+def require_network_packages(purpose: str) -> None:
+    """Raise an error unless what every network needs is installed. Errors: `require_packages`."""
+    require_packages(purpose, *NETWORK_MODULES)
 
 
 def missing_extra_error(purpose: str, error: ImportError) -> MissingExtraError | None:
@@ -102,7 +103,7 @@ def missing_extra_error(purpose: str, error: ImportError) -> MissingExtraError |
     if not isinstance(error, ModuleNotFoundError) or extra_name is None:
         return None
     return MissingExtraError(
-        f"{purpose} needs the extra {extra_name}, {missing_text([module])}",
+        f"{purpose} needs the extra {extra_name}: {missing_text([module])}",
         advice=install_command(extra_name),
     )
 

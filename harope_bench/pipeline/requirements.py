@@ -21,7 +21,13 @@ from harope_bench.core.errors import (
     MissingVaeError,
     WeightsError,
 )
-from harope_bench.core.extras import EXTRAS, install_command, missing_modules, missing_text
+from harope_bench.core.extras import (
+    EXTRAS,
+    NETWORK_MODULES,
+    install_command,
+    missing_modules,
+    missing_text,
+)
 from harope_bench.core.schema import Checkpoint, Plan
 from harope_bench.judges.base import JudgeChoice
 from harope_bench.models import lora_manifest
@@ -41,9 +47,6 @@ from harope_bench.suites.base import (
     load_prompt_suite,
     load_suite,
 )
-
-NETWORK_PACKAGES = ("torch", "safetensors")  # of every network that loads weights
-
 
 class Requirement(NamedTuple):
     """Something that a run needs and that is missing, and the command that provides it.
@@ -187,7 +190,7 @@ def checkpoint_requirement(checkpoint: Checkpoint) -> Requirement | None:
 
 def backbone_packages(plan: Plan) -> list[Requirement]:
     """Return the missing packages that a plan's network or autoencoder needs."""
-    packages = (*NETWORK_PACKAGES, *load_backbone(plan.checkpoint.backbone).packages)
+    packages = (*NETWORK_MODULES, *load_backbone(plan.checkpoint.backbone).packages)
     if plan.settings.vae:
         packages = (*packages, "diffusers")
     return package_requirements(packages)
