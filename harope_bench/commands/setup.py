@@ -55,13 +55,15 @@ def entry_json(entry: RegistryEntry, verbose: bool) -> dict[str, str | int]:
 
     These are the origin, and the version, parity or trust where its kind has them.
     """
+    if not verbose:
+        return {"name": entry.name}
+
+    # imported here, because a list of names takes a quarter of the time without them
     from harope_bench.assets.local_files import load_asset
     from harope_bench.evaluators.base import load_evaluator
     from harope_bench.judges.base import load_judge
     from harope_bench.suites.base import load_suite
 
-    if not verbose:
-        return {"name": entry.name}
     fields: dict[str, str | int] = {"name": entry.name, "origin": entry.origin}
     if entry.kind == "suites":
         fields["version"] = load_suite(entry.name).version

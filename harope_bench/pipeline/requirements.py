@@ -48,6 +48,7 @@ from harope_bench.suites.base import (
     load_suite,
 )
 
+
 class Requirement(NamedTuple):
     """Something that a run needs and that is missing, and the command that provides it.
 

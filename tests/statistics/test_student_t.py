@@ -1,4 +1,4 @@
-"""Student's t without scipy: against scipy over a wide grid, against itself, and what it rejects."""
+"""Student's t without scipy: against scipy over a wide grid, and what it rejects."""
 
 from __future__ import annotations
 
