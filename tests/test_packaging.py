@@ -1,4 +1,4 @@
-"""Metadata, citation, Dockerfile and the size of the repository; .ci/packages tries the packages."""
+"""Metadata, citation, Dockerfile, size of the repository; .ci/packages tries the packages."""
 
 from __future__ import annotations
 
