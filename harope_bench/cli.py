@@ -32,7 +32,6 @@ from harope_bench.commands import (
 from harope_bench.commands.terminal import echo
 from harope_bench.core.errors import BenchError
 from harope_bench.core.escaping import message_line, printable_line, usage_text
-from harope_bench.core.extras import missing_extra_error
 
 
 class ErrorReportingGroup(click.Group):
@@ -76,6 +75,8 @@ class ErrorReportingGroup(click.Group):
         except Exception as error:
             if is_debugging:
                 raise
+            from harope_bench.core.extras import missing_extra_error
+
             purpose = f"harope-bench {ctx.invoked_subcommand}"
             if isinstance(error, ImportError) and (missing := missing_extra_error(purpose, error)):
                 _exit_with(ctx, str(missing))

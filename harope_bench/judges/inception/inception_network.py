@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -25,6 +25,7 @@ from harope_bench.core.record_base import Option
 from harope_bench.core.schema import JudgeClass
 from harope_bench.core.state_dicts import load_weights
 from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor
+from harope_bench.judges.inception.inception_outputs import SPATIAL_CHANNELS, InceptionOutputs
 from harope_bench.judges.weights.asset_files import WeightsFile, WeightsSource
 from harope_bench.judges.weights.precision import full_float32, without_gradients
 from harope_bench.judges.weights.published_weights import PublishedWeightsJudge
@@ -38,25 +39,12 @@ ENVIRONMENT_VARIABLE = "HAROPE_BENCH_INCEPTION"  # names a weights file of the u
 COMPILE = "HAROPE_BENCH_COMPILE"
 SIDE = 299
 MAX_RESIZE_PIXELS = 1 << 22  # pixels of images that are resized at once as floats, 50 MB
-SPATIAL_CHANNELS = 7  # first channels of Mixed_6d.branch1x1: 17 x 17 x 7 = 2023 numbers
 FEATURES = 2048
 # Folding and the memory layout change a feature by 2.5e-5 of its standard deviation. A wrong fold
 # changes it by far more than this.
 ROUNDING = 1e-3
 COMPARED_IMAGES = 8  # images of the first batch that also go through the plain network
-Forward = Callable[["Tensor"], "InceptionOutputs"]
-
-
-class InceptionOutputs(NamedTuple):
-    """Outputs of one pass, float32.
-
-    features: pool_3 (B, 2048). spatial: map (B, 7, 17, 17) after its ReLU. logits: without bias
-    (B, 1008).
-    """
-
-    features: Tensor
-    spatial: Tensor
-    logits: Tensor
+Forward = Callable[["Tensor"], InceptionOutputs]
 
 
 def resize_like_tensorflow1(images: np.ndarray) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from harope_bench.judges.inception.inception_network import SPATIAL_CHANNELS, InceptionOutputs
+from harope_bench.judges.inception.inception_outputs import SPATIAL_CHANNELS, InceptionOutputs
 
 TRUNK_LAYERS = (
     "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1",

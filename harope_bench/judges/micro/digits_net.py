@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harope_bench.judges.micro.micro_extractor import (
-    FEATURES,
     MicroExtractor,
     resize_to_side,
 )
+from harope_bench.judges.micro.network_sizes import DIGITS_SIDE, DIGITS_SPATIAL_CHANNELS, FEATURES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from harope_bench.judges.micro.digits_network import DigitsNet
 
-SIDE = 28
-SPATIAL_CHANNELS = 4  # channels of the 7 x 7 map for sFID: 196 numbers
 METADATA_PATH = Path(__file__).parent / "digits_net.toml"
 
 
@@ -32,14 +30,14 @@ def prepare(images: np.ndarray) -> Tensor:
     import torch
 
     grey = torch.from_numpy(images).float().mean(-1)[:, None]  # (B, 1, H, W)
-    return resize_to_side(grey, SIDE)
+    return resize_to_side(grey, DIGITS_SIDE)
 
 
 class DigitsNetJudge(MicroExtractor):
     """The plug-in."""
 
     preprocessing = "mean of channels; antialiased bilinear to 28 x 28 where needed; x / 127.5 - 1"
-    widths = {"features": FEATURES, "spatial": SPATIAL_CHANNELS * 7 * 7}
+    widths = {"features": FEATURES, "spatial": DIGITS_SPATIAL_CHANNELS * 7 * 7}
     prepare = staticmethod(prepare)
     title = "judge digits-net"
     metadata_path = METADATA_PATH

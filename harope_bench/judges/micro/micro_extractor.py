@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,25 +17,13 @@ from harope_bench.core.schema import ErrorRate
 from harope_bench.core.state_dicts import load_state_strictly, load_weights
 from harope_bench.core.toml_file import read_versioned_toml
 from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor
+from harope_bench.judges.micro.network_sizes import MicroOutputs
 from harope_bench.judges.weights.precision import without_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from harope_bench.judges.micro.small_network import SmallNetwork
-
-FEATURES = 64
-
-
-class MicroOutputs(NamedTuple):
-    """Outputs of one pass.
-
-    features: (B, 64). spatial: map (B, side / 4, side / 4, spatial channels). logits: (B, classes).
-    """
-
-    features: Tensor
-    spatial: Tensor
-    logits: Tensor
 
 
 def resize_to_side(x: Tensor, side: int) -> Tensor:

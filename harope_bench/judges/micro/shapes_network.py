@@ -6,8 +6,7 @@ from torch import nn
 
 from harope_bench.data.shapes_scenes.contents import CONTENTS
 from harope_bench.data.shapes_scenes.words import COLOURS
-from harope_bench.judges.micro.micro_extractor import FEATURES
-from harope_bench.judges.micro.shapes_net import SIDE, SPATIAL_CHANNELS
+from harope_bench.judges.micro.network_sizes import FEATURES, SHAPES_SIDE, SHAPES_SPATIAL_CHANNELS
 from harope_bench.judges.micro.small_network import SmallNetwork
 
 
@@ -19,5 +18,7 @@ class ShapesNet(SmallNetwork):
     """
 
     def __init__(self) -> None:
-        super().__init__((3, 16, 24, 32, 24), SIDE, SPATIAL_CHANNELS, classes=len(CONTENTS))
+        super().__init__(
+            (3, 16, 24, 32, 24), SHAPES_SIDE, SHAPES_SPATIAL_CHANNELS, classes=len(CONTENTS)
+        )
         self.colours = nn.Linear(FEATURES, len(COLOURS), bias=False)

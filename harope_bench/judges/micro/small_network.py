@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harope_bench.judges.micro.micro_extractor import FEATURES, MicroOutputs
+from harope_bench.judges.micro.network_sizes import FEATURES, MicroOutputs
 
 
 class SmallNetwork(nn.Module):
