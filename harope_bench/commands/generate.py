@@ -90,6 +90,10 @@ def generate(
     harope-bench generate digits-harope --suite digits --count 500 \\
         --out runs/harope
     """
+    from harope_bench.core.extras import require_network_packages
+
+    require_network_packages("generate")
+
     from harope_bench.data.run_folder import RunFolder
     from harope_bench.pipeline.generate import generate, make_plan, missing_requests
 

@@ -159,6 +159,10 @@ def register(
     harope-bench register my-flux --weights lora-folder \\
         --config base=/models/FLUX.1-dev
     """
+    from harope_bench.core.extras import require_network_packages
+
+    require_network_packages("register")
+
     from harope_bench.core import registry
     from harope_bench.models.checkpoint_fields import known_fields
     from harope_bench.models.load_checkpoint import load_checkpoint_record
@@ -229,6 +233,10 @@ def export(name: str, target: Path, is_folded: bool, replace: bool) -> None:
     \b
     harope-bench export digits-harope plain.safetensors --folded
     """
+    from harope_bench.core.extras import require_network_packages
+
+    require_network_packages("export")
+
     from harope_bench.models.export_checkpoint import export_checkpoint
 
     echo(export_checkpoint(name, target, is_folded, replace))

@@ -179,6 +179,10 @@ def reproduce(
     harope-bench reproduce table2 --scale micro --count 500 --out runs/table2 \\
         --add my-pe="MyPE (ours)"
     """
+    from harope_bench.core.extras import require_network_packages
+
+    require_network_packages("reproduce")
+
     from harope_bench.leaderboards.entries import parse_entries
     from harope_bench.pipeline.annotate import AnnotatorOptions
     from harope_bench.pipeline.reproduce import reproduce

@@ -76,6 +76,10 @@ def train(
     \b
     harope-bench train digits-dit --encoding harope --out runs/train/harope
     """
+    from harope_bench.core.extras import require_network_packages
+
+    require_network_packages("train")
+
     from harope_bench.training.run_recipe import run_recipe
 
     folder, summary = run_recipe(

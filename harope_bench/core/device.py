@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from harope_bench.core.errors import OptionError
+from harope_bench.core.extras import require_packages
 
 AUTO = "auto"
 DEVICE_PATTERN = r"^(cpu|mps|cuda(:\d{1,3})?)$"
@@ -59,6 +60,7 @@ def require_device(device: str) -> None:
     """
     if device == "cpu":
         return
+    require_packages(f"--device {device}", "torch")
     import torch
 
     kind = device_type(device)

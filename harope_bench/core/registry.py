@@ -27,6 +27,7 @@ from harope_bench.core.errors import (
     PluginError,
     UnknownNameError,
 )
+from harope_bench.core.extras import missing_extra_error
 from harope_bench.core.index_ranges import INDEX_DIGITS
 from harope_bench.core.storage import home
 from harope_bench.core.toml_file import read_toml
@@ -190,6 +191,7 @@ def load_entry(entry: RegistryEntry) -> Any:  # Any as for load_by_name
     """Return the plug-in of an entry, or the fields of its TOML file.
 
     Raises:
+        MissingExtraError: A package of an extra is not installed.
         BenchError: The module or the file cannot be loaded.
     """
     if entry.module is None:
@@ -199,6 +201,9 @@ def load_entry(entry: RegistryEntry) -> Any:  # Any as for load_by_name
         module = importlib.import_module(entry.module)
         return getattr(module, entry.attribute)  # an entry point may name another attribute
     except (ImportError, AttributeError) as error:
+        purpose = f"{singular_name(entry.kind)} {entry.name}"
+        if isinstance(error, ImportError) and (missing := missing_extra_error(purpose, error)):
+            raise missing from error
         raise BenchError(
             f"{singular_name(entry.kind)} {entry.name!r} of {entry.origin} does not load: {error}"
         ) from error

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harope_bench.core.errors import IrregularFileError, WeightsError
+from harope_bench.core.extras import require_packages
 from harope_bench.core.json_file import JsonObject, parse_json
 from harope_bench.core.regular_file import (
     JSON_BYTES,
@@ -156,6 +157,7 @@ def training_arguments(path: Path) -> dict[str, object]:
 
 
 def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    require_packages(f"reading {path.name}", "torch", "safetensors")
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -175,6 +177,7 @@ def _load_torch_file(path: Path) -> object:
     Beside tensors and plain values only argparse.Namespace is allowed, because DiT's train.py
     stores one. A file with any further class is rejected.
     """
+    require_packages(f"reading {path.name}", "torch")
     import torch
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 

@@ -16,6 +16,7 @@ import numpy as np
 from harope_bench.core import registry
 from harope_bench.core.annotations import Annotation, Query
 from harope_bench.core.errors import JudgeError, MissingMemberError, OptionError
+from harope_bench.core.extras import require_packages
 from harope_bench.core.record_base import Option
 from harope_bench.core.schema import ErrorRate, JudgeClass, JudgeRecord
 from harope_bench.core.storage import sha256_bytes
@@ -286,8 +287,10 @@ def open_judge(name: str, plugin: Judge[Loaded_co], device: str) -> Loaded_co:
 
     Raises:
         WeightsError: Its weights are missing, altered, or of another network.
+        MissingExtraError: A package that it needs is not installed.
         JudgeError: A self-check fails.
     """
+    require_packages(f"judge {name}", *plugin.packages)
     loaded_judge = plugin.open(device)
     for self_check in plugin.self_checks():
         if complaint := self_check.check(loaded_judge):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from harope_bench.assets import local_files
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, JudgeError, MissingAssetError, MissingExtraError
+from harope_bench.core.extras import EXTRAS, install_command, is_installed
 from harope_bench.core.provenance import package_version
 from harope_bench.core.schema import highest_error_text
 from harope_bench.core.state_dicts import check_sha256
@@ -25,7 +26,6 @@ from harope_bench.judges.base import (
 from harope_bench.models.load_checkpoint import find_weights_path, load_checkpoint_record
 from harope_bench.pipeline import selftest
 from harope_bench.pipeline.requirements import (
-    EXTRAS,
     UnmetRequirement,
     checkpoint_requirement,
     extra_requirement,
@@ -36,20 +36,15 @@ from harope_bench.pipeline.requirements import (
 from harope_bench.suites.base import PromptSuite, Suite, load_suite
 
 REQUIRED_PACKAGES = (
-    "torch",
-    "torchvision",
     "numpy",
-    "jinja2",
     "click",
-    "matplotlib",
-    "safetensors",
+    "cloup",
+    "jinja2",
     "pydantic",
-    "scipy",
     "pillow",
-    "torch-fidelity",
-    "open-clip-torch",
-    "timm",
-    "huggingface-hub",
+    "tomli-w",
+    "filelock",
+    "tqdm",
 )
 
 
@@ -132,6 +127,9 @@ def _requirement_finding(
 
 
 def _device_findings() -> list[Finding]:
+    if not is_installed("torch"):
+        detail = "torch is not installed"
+        return [Finding("device", "cpu", "missing", detail, install_command("torch"))]
     try:
         import torch
     except ImportError as error:
@@ -158,6 +156,8 @@ def _checkpoint_finding(name: str) -> Finding:
         if requirement := checkpoint_requirement(checkpoint):
             return Finding("checkpoint", name, "broken", requirement.detail, requirement.command)
         check_sha256(find_weights_path(checkpoint), checkpoint.sha256)
+    except MissingExtraError as error:
+        return Finding("checkpoint", name, "missing", error.detail, error.advice)
     except BenchError as error:
         fix = f"harope-bench register {name} --weights FILE"
         return Finding("checkpoint", name, "broken", str(error), fix)
@@ -171,7 +171,10 @@ def _judge_findings() -> list[Finding]:
 
 def _judge_finding(name: str) -> Finding:
     """Return a finding on a judge: whether it can be loaded and passes its self-check."""
-    judge = load_judge(name)
+    try:
+        judge = load_judge(name)
+    except MissingExtraError as error:  # a judge of another package may import torch at its top
+        return Finding("judge", name, "missing", error.detail, error.advice)
     if judge.needs_model:
         detail = f"{judge.judge_class}; runs a model that you provide, --judge ROLE={name}:FOLDER"
         return Finding("judge", name, "ok", detail)

@@ -22,6 +22,7 @@ from harope_bench.core.errors import (
     SampleError,
     WeightsError,
 )
+from harope_bench.core.extras import require_packages
 from harope_bench.core.provenance import make_provenance, utc_now
 from harope_bench.core.schema import (
     JUDGE_CLASSES,
@@ -262,6 +263,7 @@ def check_prompt_scoring(
     needed_judges = _needed_judges(selected_evaluators, cases)
     for judge_choice, judge in judges.items():
         if judge_choice in needed_judges and judge.runner is None:
+            require_packages(f"judge {judge_choice.name}", *judge.packages)
             judge.weights_sha256()
     return names
 

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from harope_bench.core import checksums, registry
 from harope_bench.core.errors import SampleError, ShapeError, WeightsError
+from harope_bench.core.extras import require_packages
 from harope_bench.core.formats import add_format_version, strip_format_version
 from harope_bench.core.json_file import JsonObject, parse_json
 from harope_bench.core.progress import Progress
@@ -229,6 +230,8 @@ def extract_features(
             f"{folder} lacks the {judge} features of {missing_count:,} images; run eval without"
             " --rescore once"
         )
+    if missing_shards:
+        require_packages(f"judge {judge}", *load_feature_extractor(judge).packages)
     if not rescore:
         _write_extractor_record(folder, extractor)
     if missing_shards:

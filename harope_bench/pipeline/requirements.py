@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,6 +21,13 @@ from harope_bench.core.errors import (
     MissingRequirementsError,
     MissingVaeError,
     WeightsError,
+)
+from harope_bench.core.extras import (
+    EXTRAS,
+    NETWORK_MODULES,
+    install_command,
+    missing_modules,
+    missing_text,
 )
 from harope_bench.core.schema import Checkpoint, Plan
 from harope_bench.judges.base import JudgeChoice
@@ -44,8 +50,6 @@ from harope_bench.suites.base import (
     load_suite,
 )
 from harope_bench.suites.suite_reference import find_suite_reference, making_advice
-
-EXTRAS = {"t2i": ("transformers", "diffusers", "peft"), "mmdet": ("mmdet", "mmcv")}
 
 
 class UnmetRequirement(NamedTuple):
@@ -194,7 +198,7 @@ def checkpoint_requirement(checkpoint: Checkpoint) -> UnmetRequirement | None:
 
 def backbone_packages(plan: Plan) -> list[UnmetRequirement]:
     """Return the missing packages that a plan's network or autoencoder needs."""
-    packages = load_backbone(plan.checkpoint.backbone).packages
+    packages = (*NETWORK_MODULES, *load_backbone(plan.checkpoint.backbone).packages)
     if plan.settings.vae:
         packages = (*packages, "diffusers")
     return package_requirements(packages)
@@ -254,16 +258,12 @@ def judge_requirements(choice: JudgeChoice, python: Path | None = None) -> list[
 def package_requirements(modules: Iterable[str]) -> list[UnmetRequirement]:
     """Return the extras that install the missing ones of these packages."""
     requirements = []
-    for extra_name, extra_modules in EXTRAS.items():
-        missing_modules = [
-            module for module in extra_modules if module in modules and find_spec(module) is None
-        ]
-        if missing_modules:
-            verb = "are" if len(missing_modules) > 1 else "is"
-            detail = f"{', '.join(missing_modules)} {verb} not installed"
-            requirements.append(
-                UnmetRequirement("extra", extra_name, detail, _install_command(extra_name))
-            )
+    needed_modules = set(modules)
+    for extra_name in EXTRAS:
+        if absent_modules := missing_modules(extra_name, needed_modules):
+            detail = missing_text(absent_modules)
+            command = install_command(extra_name)
+            requirements.append(UnmetRequirement("extra", extra_name, detail, command))
     return requirements
 
 
@@ -271,10 +271,6 @@ def extra_requirement(extra_name: str) -> UnmetRequirement | None:
     """Return an extra if any of its packages is not installed."""
     requirements = package_requirements(EXTRAS[extra_name])
     return next((item for item in requirements if item.name == extra_name), None)
-
-
-def _install_command(extra_name: str) -> str:
-    return f"pip install 'harope-bench[{extra_name}]'"
 
 
 def _requirement(
@@ -342,5 +338,13 @@ def raise_missing(missing: Sequence[UnmetRequirement]) -> None:
 
 
 def _unique(missing: Iterable[UnmetRequirement | None]) -> list[UnmetRequirement]:
-    """Return each requirement once; two are equal in area and detail."""
-    return list({(item.area, item.detail): item for item in missing if item is not None}.values())
+    """Return each requirement once; two are equal in area and detail.
+
+    Extras are equal in their command too: one installation provides all packages of an extra.
+    """
+    by_key: dict[tuple[str, str], UnmetRequirement] = {}
+    for item in missing:
+        if item is not None:
+            is_install = item.area == "extra" and item.command.startswith("pip install")
+            by_key.setdefault((item.area, item.command if is_install else item.detail), item)
+    return list(by_key.values())

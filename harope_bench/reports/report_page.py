@@ -12,6 +12,7 @@ import numpy as np
 from harope_bench import __version__
 from harope_bench.core import registry
 from harope_bench.core.errors import StorageError
+from harope_bench.core.extras import install_command, is_installed
 from harope_bench.core.storage import check_overwrite, write_text
 from harope_bench.core.text_file import read_text
 from harope_bench.data.result_paths import run_folder_of
@@ -62,6 +63,10 @@ from harope_bench.statistics.significance import format_p_value
 # a file with this line may be overwritten by a later report
 PAGE_MARKER = '<p class="kicker">harope-bench report</p>'
 VERDICT_ORDER = ("better", "worse", "not resolved", "not comparable")
+CHARTS_NOTE = (
+    "The charts of this report are not drawn, because matplotlib is not installed. Run"
+    f" {install_command('figures')} and write the report again; the tables are complete."
+)
 COPY_FORMATS = (("LaTeX", "tex"), ("Markdown", "md"), ("CSV", "csv"), ("JSON", "json"))
 
 
@@ -173,6 +178,7 @@ class ReportPage:
     panels: tuple[gallery.SamplePanel, ...]
     n_excluded_runs: int
     figures: tuple[PageFigure, ...]
+    charts_note: str | None
     loss_svg: str | None
     final_losses: tuple[tuple[str, str, str], ...]
     cards: tuple[RunCard, ...]
@@ -241,13 +247,19 @@ def build_report_page(runs: Path, entries: Entries = NO_ENTRIES) -> ReportPage:
         panels=tuple(gallery.build_panels(reported_runs)),
         n_excluded_runs=gallery.count_excluded_runs(reported_runs),
         figures=tuple(_page_figures(runs)),
-        loss_svg=page_figures.loss_svg("losses", curves) if curves else None,
+        charts_note=None if can_draw_charts() else CHARTS_NOTE,
+        loss_svg=page_figures.loss_svg("losses", curves) if curves and can_draw_charts() else None,
         final_losses=tuple(
             (name, f"{curve[-1, 0]:,.0f}", f"{curve[-1, 1]:.4f}") for name, curve in curves.items()
         ),
         cards=tuple(build_cards(reported_runs)),
         checks=tuple(collect_checks(reported_runs)),
     )
+
+
+def can_draw_charts() -> bool:
+    """Return whether matplotlib, which draws the charts, is installed."""
+    return is_installed("matplotlib")
 
 
 def _page_heading(boards: Sequence[Board]) -> str:
@@ -383,7 +395,9 @@ def _column_title(board: Board, comparison: RowComparison) -> str:
 
 
 def _forest_plots(board: Board) -> list[ForestPlot]:
-    """Return a forest plot for each column that has a difference."""
+    """Return a forest plot for each column that has a difference; none without matplotlib."""
+    if not can_draw_charts():
+        return []
     plots = []
     for column in board.table.columns:
         rows = [
@@ -479,14 +493,21 @@ def _measurement_rows(run: ReportedRun, stored_result: StoredResult) -> list[Mea
 
 
 def _page_figures(runs: Path) -> list[PageFigure]:
-    """Return the figures of the runs folder, rendered from their data."""
+    """Return the figures of the runs folder, rendered from their data.
+
+    Without matplotlib they have an empty SVG, a caption and their numbers.
+    """
     figures = []
     for i, (name, chart) in enumerate(read_figures(runs).items()):
-        svg = charts_svg.render_chart(chart, f"figure-{i}")
+        svg = charts_svg.render_chart(chart, f"figure-{i}") if can_draw_charts() else ""
         numbers_csv = "" if chart.kind == "loss" else chart_csv(chart)
         figures.append(
             PageFigure(
-                name, charts_svg.chart_caption(chart), svg, charts_svg.page_width(svg), numbers_csv
+                name,
+                charts_svg.chart_caption(chart),
+                svg,
+                charts_svg.page_width(svg) if svg else 0.0,
+                numbers_csv,
             )
         )
     return figures

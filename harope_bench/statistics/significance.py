@@ -11,6 +11,7 @@ import numpy as np
 
 from harope_bench.core.errors import ShapeError
 from harope_bench.core.schema import Measurement
+from harope_bench.statistics.student_t import student_quantile
 
 CONFIDENCE_LEVEL = 0.95
 ALPHA = 0.05
@@ -136,10 +137,7 @@ def inverse_cdf(probability: float, df: float | None = None) -> float:
     """Return the quantile of the normal distribution, or of Student's t with df."""
     if df is None:
         return NormalDist().inv_cdf(probability)
-    # scipy takes a second to import, and only training seeds and prompts need it
-    from scipy.special import stdtrit
-
-    return float(stdtrit(df, probability))
+    return student_quantile(probability, df)
 
 
 def detectable_difference(se: float | None, df: float | None = None) -> float | None:

@@ -10,7 +10,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from harope_bench.judges.micro.digits_net import DigitsNet, prepare
+from harope_bench.judges.micro.digits_net import prepare
+from harope_bench.judges.micro.digits_network import DigitsNet
 from harope_bench.training import judge_training
 from harope_bench.training.loop import LossFunction
 from harope_bench.training.recipe import DigitsJudgeRecipe

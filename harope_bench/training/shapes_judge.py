@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from harope_bench.data.shapes_scenes.contents import N_COLOUR_SETS
 from harope_bench.data.shapes_scenes.words import COLOURS
-from harope_bench.judges.micro.shapes_net import ShapesNet, prepare
+from harope_bench.judges.micro.shapes_net import prepare
+from harope_bench.judges.micro.shapes_network import ShapesNet
 from harope_bench.training import judge_training
 from harope_bench.training.loop import LossFunction
 from harope_bench.training.recipe import ShapesJudgeRecipe

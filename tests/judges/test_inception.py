@@ -23,12 +23,12 @@ from harope_bench.judges.inception.inception_network import (
     ENVIRONMENT_VARIABLE,
     InceptionOutputs,
     LoadedInception,
-    Trunk,
     clean_resize,
     fold_batch_norms,
     resize_like_cleanfid,
     resize_like_tensorflow1,
 )
+from harope_bench.judges.inception.inception_trunk import Trunk
 from harope_bench.judges.weights import asset_files
 
 JUDGES = ["inception-2015", "inception-2015-clean", "inception-2015-preview"]

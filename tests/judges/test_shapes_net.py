@@ -13,7 +13,8 @@ from scipy import ndimage
 from harope_bench.core import registry
 from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.state_dicts import load_state_strictly, load_weights
-from harope_bench.judges.micro.shapes_net import METADATA_PATH, ShapesNet
+from harope_bench.judges.micro.shapes_net import METADATA_PATH
+from harope_bench.judges.micro.shapes_network import ShapesNet
 from harope_bench.metrics.frechet import Gaussian, frechet_distance
 from harope_bench.suites.shapes import PLUGIN as SUITE
 from harope_bench.testing import check_judge

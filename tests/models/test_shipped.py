@@ -15,7 +15,7 @@ from harope_bench.core.state_dicts import load_state_strictly, load_weights
 from harope_bench.core.storage import sha256_file
 from harope_bench.data.sample_set import open_samples
 from harope_bench.judges.micro.digits_net import METADATA_PATH as JUDGE_FACTS
-from harope_bench.judges.micro.digits_net import DigitsNet
+from harope_bench.judges.micro.digits_network import DigitsNet
 from harope_bench.models import load_checkpoint
 from harope_bench.models.backbones.dit import DiT
 from harope_bench.pipeline.generate import generate, make_plan

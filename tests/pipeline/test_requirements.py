@@ -60,9 +60,7 @@ def flux_plans() -> list[Plan]:
 def no_extras(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """No optional package is installed; those that a test adds to the set are."""
     installed_names: set[str] = set()
-    monkeypatch.setattr(
-        requirements, "find_spec", lambda name: name if name in installed_names else None
-    )
+    monkeypatch.setattr("harope_bench.core.extras.is_installed", installed_names.__contains__)
     return installed_names
 
 
@@ -86,6 +84,7 @@ def test_a_bare_box_lacks_everything_at_once_and_what_comes_leaves_the_list(
     }
     assert keys(missing) == {
         ("checkpoint", "my-flux"),
+        ("extra", "torch"),
         ("extra", "t2i"),
         *(("prompts", suite) for suite in SUITES),
         *(("judge", name) for name in judges),
@@ -103,7 +102,7 @@ def test_a_bare_box_lacks_everything_at_once_and_what_comes_leaves_the_list(
         raising=False,
     )
     assert ("prompts", "geneval") not in keys(missing_requirements(flux_plans()))
-    no_extras.update({"transformers", "diffusers", "peft"})
+    no_extras.update({"transformers", "diffusers", "peft", "cv2"})
     assert ("extra", "t2i") not in keys(missing_requirements(flux_plans()))
     monkeypatch.setattr(
         "harope_bench.judges.mmdet.mask2former.PLUGIN.weights_sha256",
@@ -116,10 +115,12 @@ def test_a_bare_box_lacks_everything_at_once_and_what_comes_leaves_the_list(
 
 def test_an_extra_is_asked_for_by_what_uses_it_alone(no_extras: set[str]) -> None:
     no_extras.update(
-        {"diffusers", "transformers"}
+        {"diffusers", "transformers", "cv2"}
     )  # the pipeline needs peft too, the judges do not
     assert ("extra", "t2i") not in keys(suite_requirements(["geneval"]))
     assert ("extra", "t2i") in keys(missing_requirements(flux_plans()[:1]))
+    assert keys(suite_requirements(["digits", "shapes"])) == {("extra", "torch")}
+    no_extras.update({"torch", "safetensors", "scipy"})
     assert suite_requirements(["digits", "shapes", "digits-held-out"]) == []
 
 
@@ -333,7 +334,7 @@ def test_doctor_says_of_each_thing_what_a_run_is_told(no_extras: set[str]) -> No
             assert status[item.area, item.name] == (item.status, item.detail, item.command)
     assert status["extra", "t2i"][:2] == (
         "missing",
-        "transformers, diffusers, peft are not installed",
+        "transformers, diffusers, peft, cv2 are not installed",
     )
 
 

@@ -13,14 +13,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.text_file import read_text
 from harope_bench.judges.generic.library_types import Network
 from harope_bench.judges.generic.local_model import import_transformers
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 SIDE = 480
 PATCH = 16
@@ -79,6 +80,8 @@ def build_network(vision: Mapping[str, int], text: Mapping[str, int]) -> nn.Modu
     Args:
         vision, text: sizes of the image tower and of the text towers, like VISION and TEXT.
     """
+    import torch
+
     transformers = import_transformers()
     config = transformers.BlipConfig(
         vision_config={**vision, "image_size": SIDE, "patch_size": PATCH, "layer_norm_eps": 1e-6},
@@ -123,6 +126,9 @@ def resize_positions(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         WeightsError: The positions are no square grid and a class token.
     """
+    import torch
+    from torch import nn
+
     key = "vision_model.embeddings.position_embedding"
     positions = state.get(key)
     if positions is None or positions.shape[1] == POSITIONS:
@@ -186,6 +192,8 @@ def yes_probabilities(
     Args:
         pixels: image (1, 3, 480, 480). questions: tokens of each question.
     """
+    import torch
+
     image_states = network.vision_model(pixel_values=pixels).last_hidden_state  # (1, 901, D)
     probabilities = [0.0] * len(questions)
     for length in sorted({len(tokens) for tokens in questions}):

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from harope_bench.assets import local_files
 from harope_bench.core.annotations import Annotation, Query, VqaAnnotation, VqaAnswer, VqaQuery
@@ -36,8 +35,11 @@ from harope_bench.judges.generic.self_check import (
 )
 from harope_bench.judges.generic.vision_tower import normalize_images, resize_square
 from harope_bench.judges.weights.asset_files import WeightsFile, WeightsSource
-from harope_bench.judges.weights.precision import full_float32
+from harope_bench.judges.weights.precision import full_float32, without_gradients
 from harope_bench.judges.weights.published_weights import PublishedWeightsJudge
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VOCABULARY = "vocab.txt"
 SEPARATOR = 102  # token [SEP]
@@ -71,7 +73,7 @@ class LoadedBlipVqa(LoadedAnnotator):
         self.weights_sha256 = weights_sha256
         self.device = device
 
-    @torch.inference_mode()
+    @without_gradients
     def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         """Return the probability of yes for each question, and the likelier of yes and no."""
         if role != "vqa" or not isinstance(query, VqaQuery):
@@ -131,7 +133,7 @@ class BlipVqa(PublishedWeightsJudge[LoadedAnnotator], Annotator):
     """
 
     title = "BLIP VQA base"
-    packages = ("transformers",)
+    packages = ("torch", "safetensors", "transformers")
     preprocessing = PREPROCESSING
     roles = ("vqa",)
     source = WeightsSource("blip-vqa", "HAROPE_BENCH_BLIP_VQA")

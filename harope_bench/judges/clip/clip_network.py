@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from harope_bench.core.device import device_type
 from harope_bench.core.errors import ShapeError, WeightsError
@@ -24,8 +22,12 @@ from harope_bench.judges.base import Annotator, LoadedAnnotator, NamedCheck
 from harope_bench.judges.generic.library_types import Network
 from harope_bench.judges.generic.self_check import check_red_first, red_image
 from harope_bench.judges.weights.asset_files import WeightsFile
-from harope_bench.judges.weights.precision import full_float32
+from harope_bench.judges.weights.precision import full_float32, without_gradients
 from harope_bench.judges.weights.published_weights import PublishedWeightsJudge
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 # of CLIP's training images
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -42,6 +44,8 @@ def torchscript_state(weights_file: WeightsFile) -> Mapping[str, Tensor]:
 
     The file is a TorchScript archive, which weights_only cannot read.
     """
+    import torch
+
     check_sha256(weights_file.path, weights_file.sha256)
     with warnings.catch_warnings():
         # torch recommends to export archives again; this file is used as published
@@ -63,6 +67,7 @@ def build_network(config: Sizes) -> nn.Module:
     Raises:
         WeightsError: open_clip built another activation than QuickGELU.
     """
+    import torch
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     # random numbers for weights that are replaced would take 12 seconds
@@ -84,6 +89,8 @@ def build_network(config: Sizes) -> nn.Module:
 
 def require_quick_gelu(network: nn.Module) -> None:
     """Raise WeightsError unless each activation of the network computes x * sigmoid(1.702 x)."""
+    import torch
+
     activations = [module for name, module in network.named_modules() if name.endswith(".gelu")]
     x = torch.linspace(-4, 4, 9)
     wrong_names = [
@@ -115,26 +122,33 @@ class ClipTowers:
 
     def autocast(self) -> torch.autocast:
         """Return autocast to float16, disabled unless the judge uses it and runs on a GPU."""
+        import torch
+
         return torch.autocast("cuda", dtype=torch.float16, enabled=self.is_half_precision)
 
-    @torch.inference_mode()
+    @without_gradients
     def images(self, images: Sequence[Image.Image]) -> Tensor:
         """Return the embeddings (N, D) of RGB images.
 
         The shorter side is resized to 224, bicubic with antialias, and the centre square is used.
         """
+        import torch
+        from torch import nn
+
         pixels = torch.stack([self.prepare(image) for image in images])  # (N, 3, 224, 224)
         with full_float32(), self.autocast():
             embeddings = self.network.encode_image(pixels.to(self.device))  # (N, D)
             return nn.functional.normalize(embeddings, dim=-1)
 
-    @torch.inference_mode()
+    @without_gradients
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Return the embeddings (N, D) of texts.
 
         Raises:
             ShapeError: A text has more tokens than CLIP reads.
         """
+        from torch import nn
+
         length = self.network.context_length
         for text in texts:
             n_tokens = len(self.tokenizer.encode(text)) + 2  # with start and end
@@ -183,6 +197,7 @@ class ClipAnnotator(PublishedWeightsJudge[LoadedAnnotator], Annotator):
         sizes: replaces open_clip's configuration of `model`; tests make the network small.
     """
 
+    packages = ("torch", "safetensors", "open_clip")
     model: str  # name in open_clip
 
     def __init__(self, sizes: Sizes | None = None):

@@ -11,11 +11,10 @@ LAION-AI/CLIP_benchmark, zero-shot classifier.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from harope_bench.core.annotations import (
     Annotation,
@@ -37,6 +36,9 @@ from harope_bench.judges.clip.clip_network import (
 from harope_bench.judges.generic.self_check import red_image
 from harope_bench.judges.weights.asset_files import WeightsSource
 from harope_bench.judges.weights.precision import full_float32
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TEMPLATES = (
     "a photo of a {colour} {name}",
@@ -84,6 +86,9 @@ def colour_classifier(towers: ClipTowers, name: str, candidates: Iterable[str]) 
 
     It is the mean of the embeddings of the three sentences, normalised again.
     """
+    import torch
+    from torch import nn
+
     means = []
     for colour in candidates:
         sentences = [template.format(colour=colour, name=name) for template in TEMPLATES]
@@ -116,6 +121,8 @@ class LoadedColours(LoadedClip):
         self, image: np.ndarray, colour_object: ColourObject, candidates: tuple[str, ...]
     ) -> tuple[float, ...]:
         """Return the softmax of 100 times the cosines of object and colours, (C,)."""
+        import torch
+
         key = (colour_object.name, candidates)
         if key not in self.embedding_cache:
             self.embedding_cache[key] = colour_classifier(self.towers, *key)

@@ -12,14 +12,17 @@ sayakpaul/cmmd-pytorch:embedding.py, io_util.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from torch import Tensor, nn
 
 from harope_bench.judges.clip.clip_network import MEAN, STD, torchscript_state
 from harope_bench.judges.generic.vision_tower import VisionTower, normalize_images
 from harope_bench.judges.weights.asset_files import WeightsFile, WeightsSource
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 SIDE = 336
 SIZES = {"patch_size": 14, "width": 1024, "layers": 24, "heads": 16, "output_dim": 768}
@@ -42,22 +45,11 @@ def crop_and_resize(image: np.ndarray) -> np.ndarray:
     return np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
-class NormalizedTower(nn.Module):
-    """The image tower with embeddings scaled to length 1."""
-
-    def __init__(self, visual: nn.Module):
-        super().__init__()
-        self.visual = visual
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the embeddings (B, D) of images (B, 3, 336, 336)."""
-        return nn.functional.normalize(self.visual(x), dim=-1)
-
-
 class ClipImageTower(VisionTower):
     """The plug-in; `sizes` are open_clip's patch_size, width, layers, heads and output_dim."""
 
     title = "CLIP ViT-L/14 at 336 pixels"
+    packages = ("torch", "safetensors", "open_clip")
     preprocessing = (
         "middle square, PIL bicubic with antialias to 336 x 336 on uint8; x / 255, CLIP's mean and"
         " deviation"
@@ -69,6 +61,8 @@ class ClipImageTower(VisionTower):
     def build_network(self) -> nn.Module:
         """Return open_clip's image tower of ViT-L-14-336-quickgelu."""
         from open_clip.transformer import QuickGELU, VisionTransformer
+
+        from harope_bench.judges.clip.normalized_tower import NormalizedTower
 
         sizes = {**SIZES, **self.sizes}
         return NormalizedTower(

@@ -10,14 +10,16 @@ experts/obj_detection/generate_dataset_3d.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from harope_bench.core.annotations import Box, BoxDepth, DepthAnnotation
 from harope_bench.judges.base import LoadedAnnotator, NamedCheck
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # shorter and longer side of the detector's image
 FRAME_SHORT_SIDE = 479
@@ -37,6 +39,9 @@ def to_8_bit_image(inverse_depth: Tensor, height: int, width: int) -> Image.Imag
 
     The lowest value becomes 0 and the highest 255; a flat map becomes 0.
     """
+    import torch
+    from torch import nn
+
     low = inverse_depth.min()
     high = inverse_depth.max()
     fractions = torch.zeros_like(inverse_depth)
@@ -68,6 +73,8 @@ def depths_of_boxes(
     Raises:
         ArithmeticError: The map is not finite.
     """
+    import torch
+
     if not torch.isfinite(inverse_depth).all():
         raise ArithmeticError("the depth map is not finite")
     frame = resize_to_frame(to_8_bit_image(inverse_depth, *size))
@@ -95,6 +102,8 @@ def check_depth_direction(judge: LoadedAnnotator) -> str | None:
 
     A box at the right must be near, and that box with x and y exchanged must not.
     """
+    import torch
+
     ramp = torch.arange(480.0).expand(480, 480)
     right_box = (32, 0, 64, 32)
     top_box = (0, 0, 64, 8)

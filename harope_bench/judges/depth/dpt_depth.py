@@ -7,10 +7,10 @@ Source: Karine-Huang/T2I-CompBench:UniDet_eval/3D_spatial_eval.py.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from harope_bench.core.annotations import Annotation, DepthQuery, Query
 from harope_bench.core.device import device_type
@@ -22,8 +22,11 @@ from harope_bench.judges.generic.library_types import Network
 from harope_bench.judges.generic.self_check import check_red_first, red_image
 from harope_bench.judges.generic.vision_tower import normalize_images, resize_square
 from harope_bench.judges.weights.asset_files import WeightsSource
-from harope_bench.judges.weights.precision import full_float32
+from harope_bench.judges.weights.precision import full_float32, without_gradients
 from harope_bench.judges.weights.published_weights import PublishedWeightsJudge
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # mean and standard deviation that map 0..1 to -1..1
 MEAN = (0.5, 0.5, 0.5)
@@ -48,9 +51,11 @@ class LoadedDpt(LoadedAnnotator):
         self.weights_sha256 = weights_sha256
         self.device = device
 
-    @torch.inference_mode()
+    @without_gradients
     def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         """Return the mean inverse depth in each box of the query."""
+        import torch
+
         if role != "depth" or not isinstance(query, DepthQuery):
             raise OptionError(
                 f"judge dpt-depth has the role depth, wanted {role}; choose another judge"
@@ -72,7 +77,7 @@ class Dpt(PublishedWeightsJudge[LoadedAnnotator], Annotator):
     """
 
     title = "DPT-Hybrid (MiDaS)"
-    packages = ("transformers",)
+    packages = ("torch", "safetensors", "torchvision", "transformers")
     preprocessing = (
         "480 x 480, PIL bilinear with antialias, -1 to 1; float32, on cuda float16 autocast;"
         f" {depth_map.STEPS}"

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from harope_bench.judges.generic.library_types import Network
 from harope_bench.judges.generic.local_model import import_transformers
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 SIDE = 480
 # classifier of the pretraining
@@ -76,6 +77,8 @@ def build_network(sizes: Sizes) -> nn.Module:
 
     It maps images (1, 3, 480, 480) to inverse depth (1, 480, 480).
     """
+    import torch
+
     transformers = import_transformers()
     config = transformers.DPTConfig(
         is_hybrid=True,

@@ -12,15 +12,17 @@ facebookresearch/dinov2:dinov2/models/vision_transformer.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from harope_bench.core.errors import WeightsError
 from harope_bench.judges.generic.vision_tower import VisionTower, normalize_images, resize_square
 from harope_bench.judges.weights.asset_files import WeightsSource
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 SIDE = 224
 PATCH = 14
@@ -43,6 +45,9 @@ def resize_positions(positions: Tensor) -> Tensor:
 
     Source: facebookresearch/dinov2:dinov2/models/vision_transformer.py, interpolate_pos_encoding.
     """
+    import torch
+    from torch import nn
+
     class_position = positions[:, :1].float()  # (1, 1, D)
     grid = positions[:, 1:].float().reshape(1, STORED_GRID, STORED_GRID, -1)  # (1, 37, 37, D)
     grid = grid.permute(0, 3, 1, 2)  # (1, D, 37, 37)
@@ -58,6 +63,7 @@ class DinoV2(VisionTower):
     """The plug-in; `sizes` are timm's embed_dim, depth and num_heads."""
 
     title = "DINOv2 ViT-L/14"
+    packages = ("torch", "safetensors", "timm")
     preprocessing = (
         "PIL bicubic with antialias to 224 x 224 on uint8, stretched where not square; x / 255,"
         " ImageNet's mean and deviation"

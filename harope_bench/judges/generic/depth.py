@@ -7,11 +7,10 @@ network's map is converted to "larger is nearer" by the type of the model.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from harope_bench.core.annotations import Annotation, DepthQuery, Query
 from harope_bench.core.errors import OptionError
@@ -20,7 +19,10 @@ from harope_bench.judges.depth import depth_map
 from harope_bench.judges.generic.library_types import ModelConfig, Network
 from harope_bench.judges.generic.local_annotator import LocalAnnotator
 from harope_bench.judges.generic.local_model import import_transformers, load_strictly
-from harope_bench.judges.weights.precision import full_float32
+from harope_bench.judges.weights.precision import full_float32, without_gradients
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # inverse depth up to scale and shift: larger is nearer
 INVERSE_DEPTH_MODELS = {"dpt", "depth_anything"}
@@ -62,7 +64,7 @@ class LoadedDepth(LoadedAnnotator):
         self.weights_sha256 = weights_sha256
         self.device = device
 
-    @torch.inference_mode()
+    @without_gradients
     def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         """Return the mean inverse depth in each box of the query."""
         if role != "depth" or not isinstance(query, DepthQuery):
@@ -93,6 +95,8 @@ class DepthAnnotator(LocalAnnotator):
             WeightsError: The weights do not fill the network.
             OptionError: It is no depth network, or of a type whose direction is not known.
         """
+        import torch
+
         model = self.find_model()
         transformers = import_transformers()
         network = load_strictly(

@@ -10,11 +10,9 @@ T2I-CompBench.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from harope_bench.core.annotations import Box, Detection, DetectionAnnotation, DetectionQuery, Query
 from harope_bench.core.errors import OptionError, ShapeError
@@ -31,6 +29,9 @@ from harope_bench.judges.generic.local_annotator import LocalAnnotator
 from harope_bench.judges.generic.local_model import LocalModel, import_transformers, load_strictly
 from harope_bench.judges.generic.self_check import noise_image
 from harope_bench.judges.weights.precision import full_float32
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class DetectorKind(NamedTuple):
@@ -95,6 +96,8 @@ class LoadedDetector(LoadedAnnotator):
 
         An open-vocabulary detector detects the names of the query only.
         """
+        import torch
+
         detect = {
             OPEN_VOCABULARY: self._detect_open_vocabulary,
             CLOSED_SET: self._detect_closed_set,

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import interpolate
 
 from harope_bench.core.annotations import Box, Detection, DetectionAnnotation, Mask, encode_mask
 from harope_bench.core.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # COCO's eighty classes in COCO's order under GenEval's names
 # (djghosh13/geneval:evaluation/object_names.txt), which differ for three
@@ -87,6 +87,8 @@ def prepare_image(image: np.ndarray, scale: tuple[int, int] = SCALE) -> Prepared
     multiple of 32 before normalising. mmdet reads BGR and converts to RGB while normalising. No
     earlier step mixes channels, so RGB throughout gives equal values.
     """
+    import torch
+
     height, width = fitted_size(image.shape[0], image.shape[1], scale)
     cv2 = _import_cv2()
     resized_image = cv2.resize(
@@ -139,6 +141,8 @@ def resize_masks(mask_logits: Tensor, prepared_image: PreparedImage) -> Tensor:
 
     They are resized to the network's input, cut to the part without padding, and resized again.
     """
+    from torch.nn.functional import interpolate
+
     input_size = prepared_image.tensor.shape[-2:]
     height, width = prepared_image.resized_size
     at_input_size = interpolate(

@@ -17,7 +17,7 @@ class LocalAnnotator(Annotator):
 
     version = 1
     judge_class = "substitute"
-    packages = ("transformers",)
+    packages = ("torch", "safetensors", "transformers")
     needs_model = True
     name: str  # registered name
 

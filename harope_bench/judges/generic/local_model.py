@@ -11,8 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors import SafetensorError
-
 from harope_bench.core.errors import MissingAssetError, MissingExtraError, OptionError, WeightsError
 from harope_bench.core.storage import convert_os_errors, file_stamp, first_line, sha256_file
 from harope_bench.judges.generic.library_types import AutoClass, Library, Network
@@ -123,6 +121,8 @@ def load_strictly(auto_class: AutoClass, folder: Path, kind: str, **options: obj
         OptionError: The folder holds a model of another kind.
         WeightsError: Weights are missing, mis-shaped, unsafe or damaged.
     """
+    from safetensors import SafetensorError
+
     try:
         network, loading_info = auto_class.from_pretrained(
             folder,

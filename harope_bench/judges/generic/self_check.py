@@ -6,10 +6,9 @@ They need no annotation by the published weights, which were not available to re
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from harope_bench.core.annotations import (
     Annotation,
@@ -22,6 +21,9 @@ from harope_bench.core.annotations import (
 )
 from harope_bench.judges.base import LoadedAnnotator
 from harope_bench.judges.generic.instance_detection import CLASSES, PreparedImage, mask_box
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SIDE = 64  # pixels of the images of the checks
 
@@ -105,6 +107,8 @@ def check_exclusive_boxes(
 
     Wanted are the label, the box with far edges one past the last pixel, and a mask.
     """
+    import torch
+
     class_logits = torch.full((2, len(CLASSES) + 1), -10.0)
     mask_logits = torch.full((2, 8, 8), -10.0)
     # query 0 is a rectangle of rows 8 to 19 and columns 4 to 27 of 32, query 1 is nothing

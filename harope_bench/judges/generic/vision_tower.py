@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from harope_bench.core.errors import MissingMemberError
 from harope_bench.core.state_dicts import load_state_strictly, load_weights
 from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor
 from harope_bench.judges.weights.asset_files import WeightsFile
-from harope_bench.judges.weights.precision import full_float32
+from harope_bench.judges.weights.precision import full_float32, without_gradients
 from harope_bench.judges.weights.published_weights import (
     PublishedWeightsJudge,
     shorten_mismatch_error,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def normalize_images(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -25,6 +27,8 @@ def normalize_images(images: np.ndarray, mean: tuple[float, ...], std: tuple[flo
 
     Mean and standard deviation are those of the three channels.
     """
+    import torch
+
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255  # (B, 3, H, W)
     return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
@@ -58,7 +62,7 @@ class LoadedVisionTower(LoadedFeatureExtractor):
         self.prepare = prepare
         self.device = device
 
-    @torch.inference_mode()
+    @without_gradients
     def extract(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return `features` (B, D) float32 of images (B, H, W, 3) uint8."""
         with full_float32():
@@ -118,6 +122,8 @@ class VisionTower(PublishedWeightsJudge[LoadedFeatureExtractor], FeatureExtracto
 
     def _load_network(self, weights_file: WeightsFile) -> nn.Module:
         """Return the network with the weights of the file."""
+        import torch
+
         state = self.load_state(weights_file)
         # no time and no random numbers for weights that are replaced
         with torch.device("meta"):

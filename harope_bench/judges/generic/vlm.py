@@ -7,10 +7,10 @@ probability of yes, so that a rule can use the text or the probability.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from harope_bench.core.annotations import Annotation, Query, VqaAnnotation, VqaAnswer, VqaQuery
 from harope_bench.core.device import device_type
@@ -20,7 +20,10 @@ from harope_bench.judges.generic.library_types import ChatProcessor, EndTokens, 
 from harope_bench.judges.generic.local_annotator import LocalAnnotator
 from harope_bench.judges.generic.local_model import import_transformers, load_strictly
 from harope_bench.judges.generic.self_check import answers_batched_and_alone
-from harope_bench.judges.weights.precision import full_float32
+from harope_bench.judges.weights.precision import full_float32, without_gradients
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INSTRUCTION = "Answer with yes or no."
 MAX_ANSWER_TOKENS = 8
@@ -41,6 +44,8 @@ def yes_probability(logits: Tensor, yes_tokens: list[int], no_tokens: list[int])
 
     Return None where the vocabulary has no token for either word.
     """
+    import torch
+
     if not yes_tokens or not no_tokens:
         return None
     yes_logit = logits[yes_tokens].double().logsumexp(0)
@@ -86,7 +91,7 @@ class LoadedVlm(LoadedAnnotator):
         # here from those, for example a repetition penalty.
         network.generation_config = greedy_config(network.generation_config, processor.tokenizer)
 
-    @torch.inference_mode()
+    @without_gradients
     def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         """Return the greedy answer and the probability of yes for each question.
 
@@ -144,6 +149,8 @@ class Vlm(LocalAnnotator):
             WeightsError: The weights do not fill the model.
             OptionError: It is no vision-language model, or it has no chat template.
         """
+        import torch
+
         model = self.find_model()
         transformers = import_transformers()
         network = load_strictly(

@@ -15,21 +15,23 @@ import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.record_base import Option
 from harope_bench.core.schema import JudgeClass
 from harope_bench.core.state_dicts import load_weights
 from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor
+from harope_bench.judges.inception.inception_outputs import SPATIAL_CHANNELS, InceptionOutputs
 from harope_bench.judges.weights.asset_files import WeightsFile, WeightsSource
-from harope_bench.judges.weights.precision import full_float32
+from harope_bench.judges.weights.precision import full_float32, without_gradients
 from harope_bench.judges.weights.published_weights import PublishedWeightsJudge
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 ASSET = "inception-2015"
 ENVIRONMENT_VARIABLE = "HAROPE_BENCH_INCEPTION"  # names a weights file of the user
@@ -37,52 +39,12 @@ ENVIRONMENT_VARIABLE = "HAROPE_BENCH_INCEPTION"  # names a weights file of the u
 COMPILE = "HAROPE_BENCH_COMPILE"
 SIDE = 299
 MAX_RESIZE_PIXELS = 1 << 22  # pixels of images that are resized at once as floats, 50 MB
-SPATIAL_CHANNELS = 7  # first channels of Mixed_6d.branch1x1: 17 x 17 x 7 = 2023 numbers
 FEATURES = 2048
-TRUNK_LAYERS = (
-    "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1",
-    "Conv2d_4a_3x3", "MaxPool_2", "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b",
-    "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool",
-)  # fmt: skip
 # Folding and the memory layout change a feature by 2.5e-5 of its standard deviation. A wrong fold
 # changes it by far more than this.
 ROUNDING = 1e-3
 COMPARED_IMAGES = 8  # images of the first batch that also go through the plain network
-Forward = Callable[[Tensor], "InceptionOutputs"]
-
-
-class InceptionOutputs(NamedTuple):
-    """Outputs of one pass, float32.
-
-    features: pool_3 (B, 2048). spatial: map (B, 7, 17, 17) after its ReLU. logits: without bias
-    (B, 1008).
-    """
-
-    features: Tensor
-    spatial: Tensor
-    logits: Tensor
-
-
-class Trunk(nn.Module):
-    """The network after preprocessing, in torch-fidelity's layers."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> InceptionOutputs:
-        """Return the outputs for images (B, 3, 299, 299) in [-1, 0.9921875]."""
-        spatial = x
-        for name in TRUNK_LAYERS:
-            layer = self.network.get_submodule(name)
-            if name == "Mixed_6d":  # TensorFlow's mixed_6/conv
-                branch = layer.get_submodule("branch1x1")(x)  # (B, 192, 17, 17)
-                spatial = branch[:, :SPATIAL_CHANNELS]  # (B, 7, 17, 17)
-            x = layer(x)
-        features = x.flatten(1)  # (B, 2048)
-        weight = self.network.get_parameter("fc.weight")  # (1008, 2048)
-        logits = features @ weight.T  # (B, 1008)
-        return InceptionOutputs(features.float(), spatial.float(), logits.float())
+Forward = Callable[["Tensor"], InceptionOutputs]
 
 
 def resize_like_tensorflow1(images: np.ndarray) -> Tensor:
@@ -92,6 +54,8 @@ def resize_like_tensorflow1(images: np.ndarray) -> Tensor:
     torch-fidelity is bit-exact with TensorFlow 1 on the CPU. Each image is resized alone, so the
     slices that bound memory change no bit.
     """
+    import torch
+
     images_at_once = max(1, MAX_RESIZE_PIXELS // (images.shape[1] * images.shape[2]))
     slices = [
         _resize_like_tensorflow1(images[start : start + images_at_once])
@@ -102,6 +66,7 @@ def resize_like_tensorflow1(images: np.ndarray) -> Tensor:
 
 def _resize_like_tensorflow1(images: np.ndarray) -> Tensor:
     """Return `resize_like_tensorflow1` of images that fit in memory as floats."""
+    import torch
     from torch_fidelity.interpolate_compat_tensorflow import (
         interpolate_bilinear_2d_like_tensorflow1x,
     )
@@ -116,6 +81,8 @@ def resize_like_cleanfid(images: np.ndarray) -> Tensor:
 
     `clean_resize`, then (x - 128) / 128.
     """
+    import torch
+
     resized_images = np.stack([clean_resize(image) for image in images])  # (B, 299, 299, 3)
     x = torch.from_numpy(resized_images).permute(0, 3, 1, 2)  # (B, 3, 299, 299)
     return (x - 128) / 128
@@ -144,6 +111,7 @@ def load_network(path: Path, sha256: str) -> nn.Module:
     Raises:
         WeightsError: The file is altered, unsafe, or of another network.
     """
+    import torch
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     # the class unpickles the file it gets, so it gets one that was saved here
@@ -164,6 +132,8 @@ def load_network(path: Path, sha256: str) -> nn.Module:
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
     """Return a copy with each batch norm folded into its convolution, in channels-last layout."""
+    import torch
+    from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     folded_network = copy.deepcopy(network)
@@ -191,6 +161,8 @@ class LoadedInception(LoadedFeatureExtractor):
         device: str,
         is_preview: bool = False,
     ):
+        from harope_bench.judges.inception.inception_trunk import Trunk
+
         self.weights_sha256 = weights_file.sha256
         self.prepare = prepare
         self.device = device
@@ -205,12 +177,14 @@ class LoadedInception(LoadedFeatureExtractor):
         """Return which network extracted features, and that no product was rounded to TF32."""
         return {"network": self.network_kind, "tf32": False}
 
-    @torch.inference_mode()
+    @without_gradients
     def extract(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return the three arrays of images (B, H, W, 3) uint8, float32.
 
         features (B, 2048), spatial (B, 2023) in NHWC order, and logits (B, 1008) without bias.
         """
+        import torch
+
         x = self.prepare(images).to(self.device, memory_format=torch.channels_last)
         with full_float32():
             if self.selected_network is None:
@@ -226,6 +200,8 @@ class LoadedInception(LoadedFeatureExtractor):
 
     def _choose_network(self, x: Tensor) -> tuple[Forward, InceptionOutputs]:
         """Return the fastest network that agrees with the plain one, and its outputs for `x`."""
+        from harope_bench.judges.inception.inception_trunk import Trunk
+
         folded_network = Trunk(fold_batch_norms(self.reference_network.network))
         if self.is_preview:
             preview_network = _autocast_to_bfloat16(folded_network)
@@ -253,6 +229,8 @@ class LoadedInception(LoadedFeatureExtractor):
         self, network: nn.Module, x: Tensor
     ) -> tuple[Forward, InceptionOutputs] | None:
         """Return the compiled network and its outputs for `x`, or None where compiling fails."""
+        import torch
+
         try:
             compiled_network: Forward = torch.compile(network, dynamic=True)
             outputs = compiled_network(x)
@@ -268,6 +246,7 @@ class LoadedInception(LoadedFeatureExtractor):
 
 def _autocast_to_bfloat16(network: nn.Module) -> Forward:
     """Return the network as a function that computes in bfloat16."""
+    import torch
 
     def forward(x: Tensor) -> InceptionOutputs:
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
@@ -312,6 +291,7 @@ class Inception(PublishedWeightsJudge[LoadedFeatureExtractor], FeatureExtractor)
     """
 
     title = "Inception of 2015"
+    packages = ("torch", "safetensors", "torch_fidelity")
     source = WeightsSource(ASSET, ENVIRONMENT_VARIABLE)
     arrays = ("features", "spatial", "logits")
     widths = {"features": FEATURES, "spatial": 17 * 17 * SPATIAL_CHANNELS}

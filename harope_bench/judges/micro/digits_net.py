@@ -7,41 +7,37 @@ records its accuracy on held-out images.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from harope_bench.judges.micro.micro_extractor import (
-    FEATURES,
     MicroExtractor,
-    SmallNetwork,
     resize_to_side,
 )
+from harope_bench.judges.micro.network_sizes import DIGITS_SIDE, DIGITS_SPATIAL_CHANNELS, FEATURES
 
-SIDE = 28
-SPATIAL_CHANNELS = 4  # channels of the 7 x 7 map for sFID: 196 numbers
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harope_bench.judges.micro.digits_network import DigitsNet
+
 METADATA_PATH = Path(__file__).parent / "digits_net.toml"
-
-
-class DigitsNet(SmallNetwork):
-    """Network from images (B, 1, 28, 28) to features (B, 64), map (B, 7, 7, 4) and ten logits."""
-
-    def __init__(self) -> None:
-        super().__init__((1, 16, 16, 32, 32), SIDE, SPATIAL_CHANNELS, classes=10)
 
 
 def prepare(images: np.ndarray) -> Tensor:
     """Return images (B, H, W, 3) uint8 as (B, 1, 28, 28) float32 in [-1, 1]."""
+    import torch
+
     grey = torch.from_numpy(images).float().mean(-1)[:, None]  # (B, 1, H, W)
-    return resize_to_side(grey, SIDE)
+    return resize_to_side(grey, DIGITS_SIDE)
 
 
 class DigitsNetJudge(MicroExtractor):
     """The plug-in."""
 
     preprocessing = "mean of channels; antialiased bilinear to 28 x 28 where needed; x / 127.5 - 1"
-    widths = {"features": FEATURES, "spatial": SPATIAL_CHANNELS * 7 * 7}
+    widths = {"features": FEATURES, "spatial": DIGITS_SPATIAL_CHANNELS * 7 * 7}
     prepare = staticmethod(prepare)
     title = "judge digits-net"
     metadata_path = METADATA_PATH
@@ -49,6 +45,8 @@ class DigitsNetJudge(MicroExtractor):
 
     def network(self) -> DigitsNet:
         """Return the network with random weights."""
+        from harope_bench.judges.micro.digits_network import DigitsNet
+
         return DigitsNet()
 
 

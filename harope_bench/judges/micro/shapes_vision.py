@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,11 +34,12 @@ from harope_bench.core.errors import OptionError
 from harope_bench.core.schema import ErrorRate
 from harope_bench.core.toml_file import read_versioned_toml
 from harope_bench.data import shapes_scenes
-from harope_bench.data.shapes_scenes import answer_questions, detect_shapes
-from harope_bench.data.shapes_scenes.detect_shapes import ShapeDetection
-from harope_bench.data.shapes_scenes.parser_errors import SceneAnnotation, measure_parser_errors
 from harope_bench.data.shapes_scenes.words import COLOURS
 from harope_bench.judges.base import Annotator, LoadedAnnotator, NamedCheck
+
+if TYPE_CHECKING:
+    from harope_bench.data.shapes_scenes.detect_shapes import ShapeDetection
+    from harope_bench.data.shapes_scenes.parser_errors import SceneAnnotation
 
 CHECK_SCENES = 12  # scenes of the self-check, at each of the sizes and distortions
 METADATA_PATH = Path(__file__).parent / "shapes_vision.toml"
@@ -52,6 +54,7 @@ class ShapesVision(Annotator):
 
     version = 1
     judge_class = "micro"
+    packages = ("scipy",)
     preprocessing = "pixels as they are"
     roles = ("detector", "detector-2d", "colours", "vqa")
 
@@ -68,6 +71,8 @@ class ShapesVision(Annotator):
 
         The errors are a table for each distortion and side, like `sharp_32`.
         """
+        from harope_bench.data.shapes_scenes.parser_errors import measure_parser_errors
+
         errors = measure_parser_errors(count, annotate=partial(_read_scene, self.open("cpu")))
         tables = {
             f"{distortion}_{side}": error_counts._asdict()
@@ -104,6 +109,8 @@ class LoadedShapesVision(LoadedAnnotator):
 
     def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         """Return the annotation of a role for an image (H, W, 3) uint8."""
+        from harope_bench.data.shapes_scenes import answer_questions
+
         detections = self._detect(image)
         if isinstance(query, DetectionQuery):
             return DetectionAnnotation(
@@ -131,6 +138,8 @@ class LoadedShapesVision(LoadedAnnotator):
 
     def _detect(self, image: np.ndarray) -> list[ShapeDetection]:
         """Return the parser's detections in an image."""
+        from harope_bench.data.shapes_scenes import detect_shapes
+
         if self._cache is None or not np.array_equal(self._cache[0], image):
             self._cache = (image.copy(), detect_shapes.detect_shapes(image))
         return self._cache[1]
@@ -160,6 +169,8 @@ def _load() -> LoadedShapesVision:
 @cache
 def check_known_scenes(judge: LoadedAnnotator) -> str | None:
     """Return what the judge gets wrong in a few rendered scenes in all its roles, or None."""
+    from harope_bench.data.shapes_scenes.parser_errors import measure_parser_errors
+
     errors = measure_parser_errors(CHECK_SCENES, annotate=partial(_read_scene, judge))
     for (side, distortion), error_counts in errors.items():
         if error_counts.n_errors:
@@ -174,6 +185,9 @@ def _read_scene(
     judge: LoadedAnnotator, image: np.ndarray, questions: Sequence[str]
 ) -> SceneAnnotation:
     """Return the judge's detections with their colours, and its answers to questions."""
+    from harope_bench.data.shapes_scenes import answer_questions
+    from harope_bench.data.shapes_scenes.parser_errors import SceneAnnotation
+
     detection_annotation = judge.annotate("detector", image, DetectionQuery())
     assert isinstance(detection_annotation, DetectionAnnotation)
     colour_objects = tuple(
@@ -242,6 +256,8 @@ def _probabilities(colour: str | None, candidates: tuple[str, ...]) -> tuple[flo
 
 def _to_answer(yes_probability: float | None) -> VqaAnswer:
     """Return yes or no, or an empty text for a question that the parser cannot read."""
+    from harope_bench.data.shapes_scenes import answer_questions
+
     if yes_probability is None:
         return VqaAnswer(text="")
     is_yes = yes_probability > answer_questions.DETECTION_THRESHOLD

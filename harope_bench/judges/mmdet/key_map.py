@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from harope_bench.core.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ENCODER = "model.pixel_level_module.encoder."
 DECODER = "model.pixel_level_module.decoder."
@@ -168,5 +169,7 @@ def _converted_tensors(key: str, target_key: str, tensor: Tensor) -> dict[str, T
 
 def _reorder_patches(tensor: Tensor) -> Tensor:
     """Return (..., C * 4) in Unfold's order as (..., 4 * C) in Swin's."""
+    import torch
+
     channels_first = tensor.unflatten(-1, (-1, 4))[..., torch.tensor(PATCH_ORDER)]  # (..., C, 4)
     return channels_first.transpose(-1, -2).flatten(-2).contiguous()  # (..., 4 * C)

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from harope_bench.core.annotations import DetectionAnnotation, Query
 from harope_bench.core.errors import WeightsError
@@ -41,6 +40,9 @@ from harope_bench.judges.mmdet import key_map, weights_file
 from harope_bench.judges.weights.precision import full_float32
 from harope_bench.judges.weights.published_weights import shorten_mismatch_error
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 ASSET = "mask2former"
 SWIN: Mapping[str, object] = {
     "embed_dim": 96,
@@ -59,6 +61,8 @@ def build_network() -> nn.Module:
 
     The state of the process's random numbers does not change.
     """
+    import torch
+
     transformers = import_transformers()
     config = transformers.Mask2FormerConfig(
         backbone_config=transformers.SwinConfig(**SWIN), num_labels=len(CLASSES)
@@ -101,6 +105,8 @@ def _check_position_buffers(network: nn.Module, tensors: dict[str, Tensor], file
     Raises:
         WeightsError: They differ from those of the network.
     """
+    import torch
+
     weights = network.state_dict()
     buffers = dict(network.named_buffers())
     buffer_keys = [key for key in tensors if key in buffers and key not in weights]
@@ -128,12 +134,16 @@ class LoadedMask2Former(LoadedAnnotator):
 
         The set of classes is closed.
         """
+        import torch
+
         prepared_image = prepare_image(image, self.scale)
         with torch.inference_mode(), full_float32():
             return instances(*self.logits(prepared_image), prepared_image)
 
     def logits(self, prepared_image: PreparedImage) -> tuple[Tensor, Tensor]:
         """Return class logits (100, 81) and mask logits (100, H' / 4, W' / 4)."""
+        import torch
+
         with torch.inference_mode(), full_float32():
             output = self.network(pixel_values=prepared_image.tensor.to(self.device))
         return output.class_queries_logits[0], output.masks_queries_logits[0]
@@ -171,6 +181,8 @@ def check_exact_gelu(judge: LoadedMask2Former) -> str | None:
 
     Swin was trained with the exact GELU. Its tanh form or QuickGELU would change every score.
     """
+    import torch
+
     activations = [
         module
         for name, module in judge.network.named_modules()
@@ -189,7 +201,7 @@ class Mask2Former(weights_file.GenEvalDetector):
     """The plug-in; tests make its scale small."""
 
     asset = ASSET
-    packages = ("transformers",)
+    packages = ("torch", "transformers", "cv2")
     published_class: JudgeClass = "equivalent"
     preprocessing = (
         "mmdet 2.x: OpenCV bilinear without antialias on uint8, ratio kept, into 1333 x 800; grey"

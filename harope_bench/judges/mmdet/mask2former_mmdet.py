@@ -13,10 +13,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from harope_bench.core.annotations import DetectionAnnotation, Query
 from harope_bench.core.errors import MissingExtraError
@@ -30,6 +29,9 @@ from harope_bench.judges.mmdet import key_map, mmcv_ops, weights_file
 from harope_bench.judges.weights.precision import full_float32
 from harope_bench.judges.weights.published_weights import shorten_mismatch_error
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 ASSET = "mask2former-mmdet"
 CONFIG = "configs/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py"
 
@@ -42,6 +44,8 @@ def build_network() -> nn.Module:
     Raises:
         MissingExtraError: mmdet is not installed, or of another release.
     """
+    import torch
+
     config_path = Path(str(mmcv_ops.import_mmdet().__file__)).parent / ".mim" / CONFIG
     if not config_path.is_file():
         raise MissingExtraError(
@@ -103,6 +107,8 @@ class LoadedMmdetMask2Former(LoadedAnnotator):
 
         The set of classes is closed.
         """
+        import torch
+
         inputs = self.test_pipeline(_to_bgr(image))
         with torch.inference_mode(), full_float32(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of newer torch versions, for example about meshgrid
@@ -131,7 +137,7 @@ class MmdetMask2Former(weights_file.GenEvalDetector):
     """The plug-in; tests make its scale small."""
 
     asset = ASSET
-    packages = ("mmdet", "mmcv")
+    packages = ("torch", "torchvision", "mmdet", "mmcv")
     published_class: JudgeClass = "official"
     preprocessing = (
         "mmdet 3.3.0: OpenCV bilinear without antialias on float32, ratio kept, into 1333 x 800;"

@@ -9,9 +9,7 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from harope_bench.assets import local_files
 from harope_bench.core.errors import WeightsError
@@ -21,6 +19,9 @@ from harope_bench.core.storage import first_line
 from harope_bench.judges.base import Annotator
 from harope_bench.judges.generic.instance_detection import SCALE
 from harope_bench.judges.weights.asset_files import WeightsFile, WeightsSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # one training run under the keys of mmdet 2.x and of 3.x
 ASSETS = ("mask2former", "mask2former-mmdet")
@@ -85,6 +86,8 @@ def load_state(file: WeightsFile) -> Mapping[str, Tensor]:
     Raises:
         WeightsError: The file is altered, damaged, has unknown Python objects or no state dict.
     """
+    from torch import Tensor
+
     if file.path.suffix == ".safetensors":
         return load_weights(file.path, file.sha256)
     check_sha256(file.path, file.sha256)
@@ -104,6 +107,8 @@ def load_state(file: WeightsFile) -> Mapping[str, Tensor]:
 
 def _unpickle(path: Path) -> object:
     """Return the contents of a torch file with tensors and inert objects only."""
+    import torch
+
     try:
         with torch.serialization.safe_globals(list(INERT_GLOBALS)):
             return torch.load(path, map_location="cpu", weights_only=True)

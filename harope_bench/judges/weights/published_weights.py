@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from harope_bench.assets import local_files
 from harope_bench.core.errors import WeightsError
@@ -13,6 +12,9 @@ from harope_bench.core.schema import JudgeClass
 from harope_bench.core.state_dicts import load_state_strictly
 from harope_bench.judges.base import AnnotationCheck, Judge, Loaded_co
 from harope_bench.judges.weights.asset_files import WeightsFile, WeightsSource
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 # characters of a list of keys that do not fit: another network differs in hundreds of them
 MAX_KEYS_LENGTH = 200

@@ -14,6 +14,7 @@ import numpy as np
 
 from harope_bench.core.errors import TooFewImagesError
 from harope_bench.statistics.significance import critical_value, standard_error
+from harope_bench.statistics.student_t import two_sided_tail
 
 
 class MethodDifference(NamedTuple):
@@ -94,10 +95,7 @@ def student_p(t: float, df: float | None) -> float:
     """Return the two-sided p value of Student's t with df; of the normal if df is None."""
     if df is None:
         return math.erfc(abs(t) / math.sqrt(2))
-    # scipy takes a second to import, and only a few training seeds need it
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(df, -abs(t)))
+    return two_sided_tail(t, df)
 
 
 def shared_variance(
