@@ -489,7 +489,10 @@ def test_what_does_not_go_together_is_refused_in_one_line(tmp_path: Path) -> Non
             lambda: make_classifier_plan("tiny", "digits", {}),
             "is a classifier of 10 classes and cannot generate",
         ),
-        (lambda: make_classifier_plan("tiny", "imagenet-val", {}), "classifies images of 10 classes, but suite imagenet-val"),
+        (
+            lambda: make_classifier_plan("tiny", "imagenet-val", {}),
+            "classifies images of 10 classes, but suite imagenet-val",
+        ),
         (
             lambda: make_classifier_plan("tiny", None, {"steps": 3}),
             "steps does not apply to checkpoint tiny",

@@ -186,7 +186,10 @@ def test_both_kinds_take_their_part_of_the_judges(shapes_folder: Path, tmp_path:
         ),
         (("--with", "my-prompts", "--judge", "detector=my-eye"), "with --judge vqa=NAME (vqa: "),
         (("--with", "my-prompts", "--judge", f"{EYES},nose=my-eye"), "'nose=my-eye' names no role"),
-        (("--with", "my-prompts", "--judge", "detector=digits-net"), "digits-net is no detector"),
+        (
+            ("--with", "my-prompts", "--judge", "detector=digits-net"),
+            "judge digits-net does not have role detector; its roles: none",
+        ),
         (
             ("--with", "my-nobody", "--judge", EYES),
             "evaluator my-nobody reads metadata 'nobody' of prompts, those of suite shapes have"
