@@ -143,7 +143,7 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
 ) -> None:
     pipelines = pytest.importorskip("tiny_pipelines")
     pipelines.needs_t2i()
-    register("pipe", pipelines.saved(tmp_path / "base", kind), {"steps": 1})
+    register("pipe", pipelines.save_pipeline(tmp_path / "base", kind), {"steps": 1})
     errors = runs_or_is_rejected("pipe", tmp_path / "runs", 1)
     suites_that_ran = set(registry.list_names("suites")) - errors.keys()
     assert "shapes" in suites_that_ran
@@ -416,7 +416,7 @@ def schnell(folder: Path) -> Path:
     """
     pipelines = pytest.importorskip("tiny_pipelines")
     pipelines.needs_t2i()
-    base: Path = pipelines.saved(folder, "flux", guidance_embeds=False)
+    base: Path = pipelines.save_pipeline(folder, "flux", guidance_embeds=False)
     scheduler = base / "scheduler" / "scheduler_config.json"
     scheduler.write_text(
         scheduler.read_text().replace(
@@ -459,7 +459,7 @@ def test_a_base_that_is_distilled_by_name_must_be_told_its_steps_and_guidance(
 ) -> None:
     pipelines = pytest.importorskip("tiny_pipelines")
     pipelines.needs_t2i()
-    base = pipelines.saved(tmp_path / "sd3.5-large-turbo", "sd3")
+    base = pipelines.save_pipeline(tmp_path / "sd3.5-large-turbo", "sd3")
     with pytest.raises(
         OptionError, match="is distilled by its name .turbo., .* add --steps and --guidance"
     ):
@@ -476,7 +476,7 @@ def test_a_base_that_is_distilled_by_name_must_be_told_its_steps_and_guidance(
 def test_a_dev_base_keeps_its_defaults(tmp_path: Path) -> None:
     pipelines = pytest.importorskip("tiny_pipelines")
     pipelines.needs_t2i()
-    register("dev", pipelines.saved(tmp_path / "base", "flux"), {})
+    register("dev", pipelines.save_pipeline(tmp_path / "base", "flux"), {})
     checkpoint_record = load_checkpoint_record("dev")
     assert (checkpoint_record.steps, checkpoint_record.guidance, checkpoint_record.drawing) == (
         28,
@@ -493,7 +493,7 @@ def test_a_dev_base_keeps_its_defaults(tmp_path: Path) -> None:
 def test_sd3_has_no_time_shift_of_its_own(tmp_path: Path) -> None:
     pipelines = pytest.importorskip("tiny_pipelines")
     pipelines.needs_t2i()
-    register("three", pipelines.saved(tmp_path / "base", "sd3"), {})
+    register("three", pipelines.save_pipeline(tmp_path / "base", "sd3"), {})
     with pytest.raises(
         OptionError,
         match="mu_policy does not apply to checkpoint three: the time shift of sd3 is fixed",

@@ -242,7 +242,7 @@ def test_shards_that_are_not_whole_are_rejected_in_one_line(tmp_path: Path) -> N
 def test_a_librarys_transformer_file_registers_with_its_base(tmp_path: Path, kind: str) -> None:
     pipelines = pytest.importorskip("tiny_pipelines")
     pipelines.needs_t2i()
-    base = pipelines.saved(tmp_path / "base", kind)
+    base = pipelines.save_pipeline(tmp_path / "base", kind)
     folder = tmp_path / "tuned"
     getattr(pipelines, kind)(7).transformer.save_pretrained(folder)
     for name, weights in (

@@ -453,8 +453,11 @@ def test_moving_pictures_are_refused() -> None:
 def test_nothing_to_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="holds no images"):
         open_samples(tmp_path)
-    with pytest.raises(SampleError, match="no run folder"):
+    with pytest.raises(SampleError, match="absent does not exist; give a run folder"):
         open_samples(tmp_path / "absent")
+    (tmp_path / "notes.txt").write_text("no images\n")
+    with pytest.raises(SampleError, match="is no run folder, image folder or .npz"):
+        open_samples(tmp_path / "notes.txt")
 
 
 def test_a_record_cannot_point_out_of_its_folder(tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ def test_scores_are_the_same_from_memory_maps(
 
 
 def test_an_unknown_profile_is_named() -> None:
-    with pytest.raises(OptionError, match="not fid-magic"):
+    with pytest.raises(OptionError, match="has no profile 'fid-magic'; choose one of adm, "):
         PLUGIN.with_profile("fid-magic")
 
 
@@ -328,7 +328,7 @@ def test_a_judge_whose_name_has_an_underscore_is_found_again(
 @pytest.mark.parametrize(
     ("profiles", "complaint"),
     [
-        ("adm,mar", "not mar; choose one of these"),
+        ("adm,mar", "evaluator fidelity has no profile 'mar'; choose one of adm, "),
         ("adm,clean", "profile clean needs a judge of its own"),
         ("adm,", "has an empty name"),
         ("", "has an empty name"),
@@ -422,5 +422,7 @@ def test_a_profile_that_needs_its_own_judge_does_not_take_another(run: Path) -> 
         match="profile clean needs a judge of its own, suite digits has none; give --judge",
     ):
         evaluate(run, run, FeatureScoring("digits", profile="clean"))
-    with pytest.raises(OptionError, match="not mar; choose one of these"):
+    with pytest.raises(
+        OptionError, match="evaluator fidelity has no profile 'mar'; choose one of adm, "
+    ):
         evaluate(run, run, FeatureScoring("digits", profile="mar"))

@@ -483,13 +483,16 @@ def test_what_does_not_go_together_is_refused_in_one_line(tmp_path: Path) -> Non
     for call, message in (
         (
             lambda: make_classifier_plan("digits-harope", "digits-held-out", {}),
-            "is no classifier, suite digits-held-out",
+            "is no classifier, but suite digits-held-out",
         ),
         (
             lambda: make_classifier_plan("tiny", "digits", {}),
             "is a classifier of 10 classes and cannot generate",
         ),
-        (lambda: make_classifier_plan("tiny", "imagenet-val", {}), "takes images of 10 classes"),
+        (
+            lambda: make_classifier_plan("tiny", "imagenet-val", {}),
+            "classifies images of 10 classes, but suite imagenet-val",
+        ),
         (
             lambda: make_classifier_plan("tiny", None, {"steps": 3}),
             "steps does not apply to checkpoint tiny",

@@ -190,7 +190,7 @@ REFERENCES = [
     Case("reference-empty", zip_writer(), AGAINST, 1, "x.npz"),
     Case("reference-no-zip", lambda room: (room.folder / "x.npz").write_bytes(b"hello"), AGAINST, 1, "x.npz"),
     Case("reference-pipe", odd_file("x.npz", "pipe"), AGAINST, 1, "x.npz"),
-    Case("reference-missing", None, AGAINST, 1, "x.npz is missing"),
+    Case("reference-missing", None, AGAINST, 1, "x.npz does not exist"),
     Case("mean-alone", save_arrays(mu=MU), AGAINST, 1, "wanted mu and sigma"),
     Case("covariance-alone", save_arrays(sigma=SIGMA), AGAINST, 1, "wanted mu and sigma"),
     Case("mean-not-finite", save_arrays(mu=MU * np.nan, sigma=SIGMA), AGAINST, 1, "finite"),

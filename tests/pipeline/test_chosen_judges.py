@@ -43,7 +43,7 @@ def run(*words: object, code: int = 0) -> str:
 @pytest.fixture
 def digits_run(tmp_path: Path) -> Path:
     """A run of the suite digits."""
-    tiny.registered(tmp_path / "weights")
+    tiny.register_tiny(tmp_path / "weights")
     run("generate", "tiny", "--count", N_IMAGES, "--out", tmp_path / "run")
     return tmp_path / "run"
 
@@ -107,7 +107,7 @@ def test_a_gate_compares_a_metric_that_is_in_no_table(digits_run: Path, tmp_path
 
 
 def test_missing_weights_of_the_judge_are_named_before_work(tmp_path: Path) -> None:
-    tiny.registered(tmp_path / "weights")
+    tiny.register_tiny(tmp_path / "weights")
     out = tmp_path / "out"
     text = run(
         "eval", "tiny", "--with", "my-rule", "--judge", "inception-2015", "--count", 4,
@@ -186,7 +186,10 @@ def test_both_kinds_take_their_part_of_the_judges(shapes_folder: Path, tmp_path:
         ),
         (("--with", "my-prompts", "--judge", "detector=my-eye"), "with --judge vqa=NAME (vqa: "),
         (("--with", "my-prompts", "--judge", f"{EYES},nose=my-eye"), "'nose=my-eye' names no role"),
-        (("--with", "my-prompts", "--judge", "detector=digits-net"), "digits-net is no detector"),
+        (
+            ("--with", "my-prompts", "--judge", "detector=digits-net"),
+            "judge digits-net does not have role detector; its roles: none",
+        ),
         (
             ("--with", "my-nobody", "--judge", EYES),
             "evaluator my-nobody reads metadata 'nobody' of prompts, those of suite shapes have"
@@ -250,7 +253,7 @@ def test_a_reference_that_a_suite_does_not_find_names_where_it_is_searched(
     text = run(*words, code=1)
     assert f"harope-bench reference IMAGES {path} --judge digits-net --crop 28" in text
     assert "the suite finds it there" in text
-    tiny.registered(tmp_path / "weights2", "tiny2")
+    tiny.register_tiny(tmp_path / "weights2", "tiny2")
     text = run("eval", "tiny2", *words[2:], code=1)
     assert f"harope-bench reference IMAGES {path}" in text
 

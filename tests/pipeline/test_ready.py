@@ -32,7 +32,7 @@ def score(checkpoint: str, out: Path, *words: object) -> Any:
     ("words", "complaint"),
     [
         (["--with", "fidelty"], "did you mean fidelity"),
-        (["--profile", "adm,mar"], "not mar; choose one of these"),
+        (["--profile", "adm,mar"], "evaluator fidelity has no profile 'mar'; choose one of adm, "),
         (["--profile", "adm-exact,clean"], "profile clean needs a judge of its own"),
         (["--rules", "corrected"], "has official rules, not corrected"),
         (["--judge", "digits-nett"], "did you mean digits-net"),
@@ -44,7 +44,7 @@ def score(checkpoint: str, out: Path, *words: object) -> Any:
             ),
         ),
         (["--judge", "inception-2015"], "harope-bench fetch inception-2015"),
-        (["--reference", "gone.npz"], "reference gone.npz is missing"),
+        (["--reference", "gone.npz"], "reference gone.npz does not exist"),
     ],
 )
 def test_what_cannot_be_scored_is_not_drawn(

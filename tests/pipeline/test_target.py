@@ -83,7 +83,7 @@ def target_folder(tmp_path: Path) -> Path:
     Image.new("RGB", (8, 8)).save(tmp_path / "images/0.png")
     (tmp_path / "images.npz").write_bytes(b"")
     (tmp_path / "results.jsonl").write_text(json.dumps(GENEVAL_LINE) + "\n")
-    (tmp_path / "dpg.txt").write_text("Image path: a.png\nScore: 0.5\n")
+    (tmp_path / "dpg.txt").write_text("images/0.png, 0.5, 0.5\n")
     (tmp_path / "empty").mkdir()
     return tmp_path
 
@@ -111,7 +111,8 @@ KINDS: list[tuple[str, str | None, TargetKind, str | None]] = [
     ("results.jsonl", "geneval", TargetKind.OFFICIAL_RESULTS, "geneval"),
     ("results.jsonl", "dpg-bench", TargetKind.OFFICIAL_RESULTS, "dpg-bench"),
     ("results.jsonl", "digits", TargetKind.IMAGE_FILE, "digits"),
-    ("results.jsonl", None, TargetKind.IMAGE_FILE, None),
+    ("results.jsonl", None, TargetKind.OFFICIAL_RESULTS, "geneval"),
+    ("dpg.txt", None, TargetKind.OFFICIAL_RESULTS, "dpg-bench"),
 ]
 
 
@@ -384,7 +385,7 @@ REJECTIONS: list[tuple[str, EvalOptions, str]] = [
         EvalOptions(is_lenient=True, folder_options=FORM),
         "does not record its suite; add --suite, one of: ",
     ),
-    ("results.jsonl", EvalOptions(), "does not record its suite; add --suite, one of: "),
+    ("images.npz", EvalOptions(), "does not record its suite; add --suite, one of: "),
     (
         "run",
         EvalOptions(suite="shapes"),
@@ -447,6 +448,7 @@ ACCEPTED_ITEMS: list[tuple[str, EvalOptions]] = [
         "results.jsonl",
         EvalOptions(suite="geneval", generation=GenerationOptions(resolution=64), is_lenient=True),
     ),
+    ("results.jsonl", EvalOptions()),
 ]
 
 

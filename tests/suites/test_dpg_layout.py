@@ -422,5 +422,5 @@ def test_any_other_file_is_refused(
         other_path.write_text(text)
         with pytest.raises(StorageError, match=case):
             results.import_scores(other_path, dpg_suite)
-    with pytest.raises(StorageError, match=r"x.txt is missing"):
+    with pytest.raises(StorageError, match=r"x.txt does not exist"):
         results.import_scores(tmp_path / "x_detail.txt", dpg_suite)
