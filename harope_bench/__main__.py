@@ -2,4 +2,5 @@
 
 from harope_bench.cli import main
 
-main(prog_name="python -m harope_bench")
+if __name__ == "__main__":
+    main(prog_name="python -m harope_bench")

@@ -14,6 +14,8 @@ from typing import NoReturn, Self, TextIO
 
 from tqdm import tqdm
 
+from harope_bench.core.escaping import terminal_text
+
 SECONDS_BETWEEN_LINES = 60.0
 SECONDS_BETWEEN_STEPS = 0.5  # a bar is drawn at most this often for steps inside a batch
 
@@ -129,7 +131,14 @@ class Progress:
         now = self._clock()
         if self._bar.disable and now - self._last_line_time >= SECONDS_BETWEEN_LINES:
             self._last_line_time = now
-            print(self.line(), file=self._stream, flush=True)
+            write_line(self.line(), self._stream)
+
+
+def write_line(text: str, stream: TextIO | None = None) -> None:
+    """Write a line to stderr, or to another stream; replace control characters with blanks."""
+    stream = stream or sys.stderr
+    stream.write(f"{terminal_text(text)}\n")
+    stream.flush()
 
 
 def report_step(step: int, total: int) -> None:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from harope_bench.assets import local_files
 from harope_bench.core import registry
@@ -130,18 +130,24 @@ def _describe_checkpoint(name: str) -> Description:
 
 
 def _size_of_weights(path: Path) -> dict[str, Fact]:
-    """Return bytes and, for a .safetensors file, parameters; empty if the file is missing."""
+    """Return bytes and, for an intact .safetensors file, parameters; empty without the file."""
     if not path.is_file():
         return {}
     size: dict[str, Fact] = {"bytes": path.stat().st_size}
     if path.suffix != ".safetensors":
         return size
     shapes = [
-        tensor["shape"]
-        for tensor in weights_header(path).values()
-        if isinstance(tensor, dict) and "shape" in tensor
+        entry.get("shape") if isinstance(entry, dict) else None
+        for entry in weights_header(path).values()
     ]
-    return {"parameters": sum(math.prod(shape) for shape in shapes), **size}
+    parameter_counts = [math.prod(shape) for shape in shapes if _is_shape(shape)]
+    if len(parameter_counts) < len(shapes):
+        return size  # the header is not what safetensors writes
+    return {"parameters": sum(parameter_counts), **size}
+
+
+def _is_shape(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(isinstance(length, int) for length in value)
 
 
 def _describe_encoding(name: str) -> Description:

@@ -5,7 +5,6 @@ This module knows no model and no metric.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from harope_bench.core.device import require_device
 from harope_bench.core.errors import OptionError
 from harope_bench.core.index_ranges import MAX_INDICES, IndexRanges, group_by_padded_batch
 from harope_bench.core.limits import check_maximum
-from harope_bench.core.progress import Progress
+from harope_bench.core.progress import Progress, write_line
 from harope_bench.core.record_base import Option, validation_summary
 from harope_bench.core.schema import Checkpoint, Plan, Request, Settings
 from harope_bench.core.state_dicts import check_sha256
@@ -286,7 +285,7 @@ def _generate_tiles(
         requests: Requests by index.
         generator: Loaded generator of the plan's checkpoint; None to load it.
     """
-    print(describe_generation(plan), file=sys.stderr)
+    write_line(describe_generation(plan))
     generator = generator or open_generator(plan.checkpoint, plan.settings)
     pending_images: list[GeneratedImage] = []
     title = f"generate {plan.checkpoint.name} on {plan.settings.device}"

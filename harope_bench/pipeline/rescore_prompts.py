@@ -17,6 +17,7 @@ from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.json_lines import read_lines_by_field
 from harope_bench.core.schema import JudgeRecord, Result
 from harope_bench.core.storage import convert_os_errors
+from harope_bench.data.array_checks import NUMBER_KINDS
 from harope_bench.data.result_paths import arrays_path, sample_scores_path
 from harope_bench.data.run_folder import ANNOTATIONS_FOLDER
 from harope_bench.judges.base import load_judge
@@ -173,8 +174,17 @@ def _array_differences(stored_path: Path, rescored_path: Path) -> list[str]:
     return [
         f"{stored_path.name}: {name} differs"
         for name, values in stored_arrays.items()
-        if not np.array_equal(values, new_arrays[name], equal_nan=True)
+        if not _has_equal_values(values, new_arrays[name])
     ]
+
+
+def _has_equal_values(stored_array: np.ndarray, new_array: np.ndarray) -> bool:
+    """Return whether two arrays are equal; a NaN equals a NaN, and dtypes of numbers may differ."""
+    kinds = {stored_array.dtype.kind, new_array.dtype.kind}
+    # NumPy compares neither structures with numbers nor texts with NaN.
+    if len(kinds) > 1 and not kinds <= {*NUMBER_KINDS}:
+        return False
+    return np.array_equal(stored_array, new_array, equal_nan=kinds == {"f"})
 
 
 def _sample_score_differences(stored_path: Path, rescored_path: Path) -> list[str]:

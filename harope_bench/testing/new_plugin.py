@@ -9,13 +9,20 @@ from __future__ import annotations
 import keyword
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from harope_bench.core.errors import NameClashError, OptionError, StorageError, UnknownNameError
+from harope_bench.core.errors import (
+    BenchError,
+    NameClashError,
+    OptionError,
+    StorageError,
+    UnknownNameError,
+)
+from harope_bench.core.regular_file import TOML_BYTES, read_regular
+from harope_bench.core.toml_file import parse_toml
 
 EXAMPLES = Path(__file__).parent / "examples"
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -338,8 +345,8 @@ def add_entry_point(path: Path, starter: Starter, name: str, package: str) -> st
         start = text if text.endswith("\n") else text + newline
         new_text = f'{start}{newline}[project.entry-points."{group}"]{newline}{line}{newline}'
     try:
-        is_correct = tomllib.loads(new_text) == fields
-    except tomllib.TOMLDecodeError:
+        is_correct = _parse_toml(new_text, path) == fields
+    except StorageError:
         is_correct = False
     if not is_correct:
         raise OptionError(f"{path} lists entry points in another form; add {line} to {group}")
@@ -351,7 +358,7 @@ def _read_exactly(path: Path) -> str:
     from harope_bench.core.storage import convert_os_errors
 
     with convert_os_errors(path):
-        data = path.read_bytes()
+        data = read_regular(path, TOML_BYTES)
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -360,9 +367,9 @@ def _read_exactly(path: Path) -> str:
 
 def _parse_toml(text: str, path: Path) -> dict[str, dict[str, dict[str, dict[str, object]]]]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise StorageError(f"{path} is not TOML: {error}; correct it") from error
+        return parse_toml(text.encode(), path)
+    except BenchError as error:
+        raise StorageError(f"{error}; correct it") from error
 
 
 def _check_missing(paths: Mapping[Path, str]) -> None:

@@ -17,8 +17,10 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from plugin_package import install_plugins
 
 from harope_bench.cli import SECTIONS, main
+from harope_bench.testing.new_plugin import EXAMPLES as EXAMPLES_OF_PLUGINS
 
 ROOT = Path(__file__).parents[2]
 # Words of examples that need weights, prompts or hours that a test does not have.
@@ -28,6 +30,7 @@ NOT_RUN = (
     "results.jsonl",  # GenEval's prompts
     "--to geneval",
     "inception-2015",
+    "Qwen2-VL-2B-Instruct",
     "train digits-dit",  # eleven minutes
 )
 # Further options by the start of a command, so that it is quick, or works with ten images.
@@ -86,6 +89,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         patch.setenv("HAROPE_BENCH_HOME", str(path / "home"))
+        encoding = (EXAMPLES_OF_PLUGINS / "my_encoding.py").read_text()
+        install_plugins(patch, path / "plugins", encoding, {"encodings": {"my-pe": "PLUGIN"}})
         run("export", "digits-harope", "my.safetensors")
         run("register", "my-pe", "--weights", "my.safetensors")
         for name in ("harope", "rope-axial"):

@@ -335,8 +335,11 @@ METHODS = {
         "core.registry",
         "judges.micro.shapes_vision",
         "judges.runners.common",
+        "testing.examples.my_annotator",
+        "testing.examples.my_extractor",
     },
     "read_text": {
+        "testing.new_plugin",
         "core.part_files",
         "suites.dpg_bench",
         "judges.runners.mplug",

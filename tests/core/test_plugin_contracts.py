@@ -258,7 +258,7 @@ def test_what_a_backbone_cannot_do_is_said_by_its_name(tmp_path: Path, install: 
 def test_a_training_file_of_a_backbone_that_knows_none_is_rejected(
     monkeypatch: pytest.MonkeyPatch, install: Any, tmp_path: Path
 ) -> None:
-    install("backbones", "BARE")
+    install("backbones", "BARE_BACKBONE")
     monkeypatch.setattr(weights_metadata, "training_arguments", lambda path: {"model": "Other-B/2"})
     with pytest.raises(
         WeightsError, match="was trained as Other-B/2, but backbone toy supports no training files"

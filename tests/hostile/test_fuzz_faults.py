@@ -16,7 +16,7 @@ from hostile.strategies import LONG_DIGITS, ODD_ARRAYS, npz_bytes
 from harope_bench.analysis import contamination
 from harope_bench.analysis.cost import measure_cost
 from harope_bench.assets import download
-from harope_bench.commands.options import ResolutionList
+from harope_bench.commands.option_types import ResolutionList
 from harope_bench.core import index_ranges, json_lines, registry, regular_file, state_dicts, storage
 from harope_bench.core.annotations import DetectionQuery
 from harope_bench.core.errors import (

@@ -33,7 +33,7 @@ from hostile.room import Case, Room, run_case
 
 import harope_bench
 from harope_bench.cli import ErrorReportingGroup
-from harope_bench.commands.options import FiniteFloat
+from harope_bench.commands.option_types import FiniteFloat
 from harope_bench.core import (
     array_archive,
     array_file,

@@ -137,15 +137,15 @@ def published_state() -> dict[str, Tensor]:
 
 
 class ReferenceBlip:
-    """BLIP's question answering written out in float64 on the published names; `first`, `eps` and
-    `heads` can be set wrong.
+    """BLIP's question answering written out in float64 on the published names; `first_token`,
+    `eps` and `heads` can be set wrong.
     """
 
     def __init__(
-        self, state: dict[str, Tensor], first_count: int = 30523, eps: float = 1e-6, heads: int = 4
+        self, state: dict[str, Tensor], first_token: int = 30523, eps: float = 1e-6, heads: int = 4
     ):
         self.w = {name: tensor.double() for name, tensor in state.items()}
-        self.first, self.eps, self.heads = first_count, eps, heads
+        self.first, self.eps, self.heads = first_token, eps, heads
 
     def linear(self, x: Tensor, name: str) -> Tensor:
         return x @ self.w[f"{name}.weight"].T + self.w[f"{name}.bias"]
@@ -295,7 +295,7 @@ def test_shares_are_blips(small_weights: Path, image: np.ndarray) -> None:
         np.abs(np.array(answer_probabilities_result) - expected).max() < 2e-5
     )  # float32 through six layers against float64
     assert np.ptp(expected) > 1e-2
-    for changed_field in ({"first": 101}, {"heads": 2}):
+    for changed_field in ({"first_token": 101}, {"heads": 2}):
         other_shares = [
             ReferenceBlip(state, **changed_field).share(image, words)
             for words in QUESTIONS.values()

@@ -240,7 +240,7 @@ def test_a_package_of_another_form_is_rejected(tmp_path: Path) -> None:
     path.write_text("[project]\nentry-points = { 'harope_bench.encodings' = { x = 'a.x' } }\n")
     refuse(OptionError, r"in another form; add turned = \"a.turned\" to harope_bench.enc", folder)
     path.write_text("[project\n")
-    refuse(StorageError, r"pyproject.toml is not TOML", folder)
+    refuse(StorageError, r"pyproject.toml is not readable TOML: .*; correct it", folder)
     path.write_bytes(b"\xff")
     refuse(StorageError, r"pyproject.toml is not UTF-8", folder)
 

@@ -9,7 +9,7 @@ from hostile import documents as d
 from hostile.parsers.homes import at_home, suite
 from hostile.parsers.table import Table
 
-from harope_bench.commands import figure, options
+from harope_bench.commands import figure, option_types
 from harope_bench.core import registry, text_file
 from harope_bench.data.sample_set import open_samples
 from harope_bench.leaderboards.entries import parse_entries
@@ -24,11 +24,11 @@ parser = TABLE.add
 def read_arguments(folder: Path) -> object:
     lines = text_file.read_text(folder / "words.txt").split("\n")
     types = (
-        options.IndicesType(),
-        options.ResolutionList(),
-        options.KeyValueType(),
+        option_types.IndicesType(),
+        option_types.ResolutionList(),
+        option_types.KeyValueType(),
         figure.NumberList(),
-        options.FiniteFloat(0, 10),
+        option_types.FiniteFloat(0, 10),
     )
     return [
         kind.convert(line, None, None) for kind, line in zip(types, lines, strict=False)

@@ -13,6 +13,7 @@ from harope_bench.core import state_dicts, storage, text_file, weight_wrappers
 from harope_bench.judges.mmdet import weights_file
 from harope_bench.models import load_checkpoint, lora_manifest, register_checkpoint
 from harope_bench.models.backbones import latents, lora_files, lora_names
+from harope_bench.pipeline import describe_plugins
 from harope_bench.training.loop import Trainer
 from harope_bench.training.recipe import Schedule
 
@@ -27,6 +28,7 @@ def read_weights(path: Path) -> object:
         state_dicts.weights_metadata(path),
         register_checkpoint.read_checkpoint_note(path),
         state_dicts.weights_sha256(path),
+        describe_plugins._size_of_weights(path),
     )
 
 
