@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
 from harope_bench.assets import local_files
 from harope_bench.core import registry
+from harope_bench.core.class_attributes import Literal, read_class_attributes
 from harope_bench.core.errors import BenchError, MissingAssetError
 from harope_bench.core.registry import RegistryEntry
 from harope_bench.core.state_dicts import weights_header
-from harope_bench.encodings.base import EncodingProperties, load_encoding
 from harope_bench.evaluators.base import load_evaluator
 from harope_bench.judges.base import Annotator, JudgeChoice, load_judge
 from harope_bench.leaderboards.table_spec import load_table
-from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.load_checkpoint import find_weights_path, load_checkpoint_record
-from harope_bench.models.samplers.base import load_sampler
 from harope_bench.pipeline.requirements import (
     UnmetRequirement,
     checkpoint_requirement,
@@ -36,6 +33,7 @@ from harope_bench.training.recipe import read_recipe
 
 Fact = str | int | bool | list[str] | None
 Facts = Mapping[str, Fact]
+Attributes = Mapping[str, Literal]
 HASH_LENGTH = 12  # hex digits of a hash that a line shows
 
 
@@ -80,7 +78,10 @@ def describe_plugin(entry: RegistryEntry) -> PluginDescription:
     A plug-in that cannot be loaded is described by the error, which does not stop a list.
     """
     try:
-        facts, requirement = DESCRIBE[entry.kind](entry.name)
+        if entry.kind in SOURCE_FACTS:
+            facts, requirement = SOURCE_FACTS[entry.kind](read_class_attributes(entry))
+        else:
+            facts, requirement = DESCRIBE[entry.kind](entry.name)
     except BenchError as error:
         return PluginDescription(
             entry.name, entry.origin, facts={}, missing=error.detail, advice=error.advice
@@ -150,29 +151,36 @@ def _is_shape(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(isinstance(length, int) for length in value)
 
 
-def _describe_encoding(name: str) -> Description:
-    encoding = load_encoding(name)
-    properties = encoding.properties
-    facts: dict[str, Fact] = {"source": encoding.source}
-    if isinstance(properties, EncodingProperties):  # not those that depend on the options
-        facts |= {key: bool(value) for key, value in asdict(properties).items()}
+def _describe_encoding(attributes: Attributes) -> Description:
+    facts: dict[str, Fact] = {"source": _text(attributes, "source")}
+    properties = attributes.get("properties")  # computed ones depend on the options
+    if isinstance(properties, dict):
+        facts |= {key: bool(value) for key, value in properties.items()}
     return facts, None
 
 
-def _describe_backbone(name: str) -> Description:
-    backbone = load_backbone(name)
-    requirements = package_requirements(backbone.packages)
-    facts: Facts = {"padded_batch": backbone.tile, "packages": list(backbone.packages)}
-    return facts, next(iter(requirements), None)
+def _describe_backbone(attributes: Attributes) -> Description:
+    packages = _texts(attributes, "packages")
+    facts: Facts = {"source": _text(attributes, "source"), "packages": packages}
+    return facts, next(iter(package_requirements(packages)), None)
 
 
-def _describe_sampler(name: str) -> Description:
-    sampler = load_sampler(name)
+def _describe_sampler(attributes: Attributes) -> Description:
     facts: Facts = {
-        "predicts": f"predicts {sampler.prediction_type}",
-        "spacings": list(sampler.spacings),
+        "predicts": f"predicts {_text(attributes, 'prediction_type')}",
+        "spacings": _texts(attributes, "spacings"),
     }
     return facts, None
+
+
+def _text(attributes: Attributes, name: str) -> str:
+    value = attributes.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _texts(attributes: Attributes, name: str) -> list[str]:
+    value = attributes.get(name)
+    return [str(text) for text in value] if isinstance(value, tuple) else []
 
 
 def _describe_suite(name: str) -> Description:
@@ -255,9 +263,6 @@ def _describe_asset(name: str) -> Description:
 
 
 DESCRIBE: Mapping[str, Callable[[str], Description]] = {
-    "encodings": _describe_encoding,
-    "backbones": _describe_backbone,
-    "samplers": _describe_sampler,
     "checkpoints": _describe_checkpoint,
     "suites": _describe_suite,
     "judges": _describe_judge,
@@ -266,4 +271,10 @@ DESCRIBE: Mapping[str, Callable[[str], Description]] = {
     "recipes": _describe_recipe,
     "assets": _describe_asset,
 }
-assert DESCRIBE.keys() == registry.PLUGIN_KINDS.keys()
+# Kinds whose modules import torch: their facts are read from the source.
+SOURCE_FACTS: Mapping[str, Callable[[Attributes], Description]] = {
+    "encodings": _describe_encoding,
+    "backbones": _describe_backbone,
+    "samplers": _describe_sampler,
+}
+assert {*DESCRIBE, *SOURCE_FACTS} == registry.PLUGIN_KINDS.keys()
