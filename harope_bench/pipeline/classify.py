@@ -424,13 +424,13 @@ def _score(
         # An earlier version computed values although images were missing.
         has_value = any(m.value is not None for m in current_result.measurements)
         if is_lenient or not (n_missing and has_value):
-            return EvaluatedResult(current_result, path, False)
+            return EvaluatedResult(current_result, path, is_new=False)
 
     predictions, output = _evaluate_predictions(name, shards)
     provenance = make_provenance(start_time, plan.settings.device)
     result = _make_result(path, subject, method, output, shards, n_missing, provenance)
     arrays = _per_sample_arrays(output, predictions, shards)
-    return EvaluatedResult(write_result(path, result, arrays), path, True)
+    return EvaluatedResult(write_result(path, result, arrays), path, is_new=True)
 
 
 def _make_result(

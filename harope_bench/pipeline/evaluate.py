@@ -385,7 +385,7 @@ def _has_images_of_shape(reference: Path | None, shape: tuple[int, ...]) -> bool
     """Return whether a reference file holds images (arr_0) of a shape (H, W, 3)."""
     if not reference or "arr_0" not in array_names(reference):
         return False
-    return images_shape(reference, True)[1:] == shape
+    return images_shape(reference, is_reference=True)[1:] == shape
 
 
 # ------------------------------------------------------------------------------------ the evaluator
@@ -489,7 +489,7 @@ def _score(
     if not scoring.is_rescored:
         current_result = find_current_result(path, subject, method)
         if current_result is not None:
-            return EvaluatedResult(current_result, path, False)
+            return EvaluatedResult(current_result, path, is_new=False)
 
     output = profile.evaluator.evaluate(extraction.features, reference.arrays)
     result = build_result(
@@ -502,7 +502,7 @@ def _score(
         judge_error_rates([extraction.judge]),
     )
     arrays = {**output.per_sample, "indices": extraction.features.indices}
-    return EvaluatedResult(write_result(path, result, arrays), path, True)
+    return EvaluatedResult(write_result(path, result, arrays), path, is_new=True)
 
 
 def warnings_before(

@@ -195,7 +195,9 @@ def _mask_detections(
     """Yield the detections of one mask whose scores are high enough.
 
     Args:
-        positions: of the pairs in the network's order. load_mask: returns the mask (H, W) bool.
+        positions: Places of the (mask, class) pairs in the network's order.
+        labels, scores: Class name and score of each pair.
+        load_mask: Returns the mask (H, W) bool.
     """
     kept_pairs = [n for n, score in enumerate(scores) if score >= np.float32(MIN_SCORE)]
     if not kept_pairs:

@@ -124,7 +124,7 @@ class LoadedMmdetMask2Former(LoadedAnnotator):
     def network_input(self, image: np.ndarray) -> Tensor:
         """Return an image (H, W, 3) uint8 as input of the network, (1, 3, H', W')."""
         inputs = self.test_pipeline(_to_bgr(image))
-        tensor: Tensor = self.network.data_preprocessor(inputs, False)["inputs"]
+        tensor: Tensor = self.network.data_preprocessor(inputs, training=False)["inputs"]
         return tensor
 
 

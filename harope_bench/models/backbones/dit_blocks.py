@@ -157,7 +157,7 @@ class TimestepEmbedder(nn.Module):
         )
 
     def forward(self, time: Tensor) -> Tensor:
-        """Return embeddings (B, width) of times (B,).
+        """Return embeddings (B, width) of times (B,), in 0 (data) to 1000 (noise) for samplers.
 
         Source: facebookresearch/DiT:models.py, TimestepEmbedder.timestep_embedding.
         """
