@@ -314,7 +314,7 @@ def _different_inputs(stored_judge: JudgeRecord, judge: JudgeRecord) -> str:
 
 
 def _resolve_count(real_images: RealImages, count: int | None, suite: str) -> int:
-    """Return the number of images to classify; raise OptionError if there are fewer."""
+    """Return `count`, or the number of images if None; raise OptionError if there are fewer."""
     n_images = len(real_images.names)
     if count is not None and count > n_images:
         raise OptionError(
@@ -558,7 +558,7 @@ def _find_stored_shards(
     folder: Path,
     outcome: RecheckOutcome,
 ) -> list[PredictionShard]:
-    """Return the stored shards that are of these images; report the others as altered."""
+    """Return the stored shards of the first `count` images; report the others as altered."""
     shards = []
     for start in range(0, count, SHARD_SIZE):
         path = shard_path(folder / PREDICTIONS_FOLDER / plan.checkpoint.name, start)

@@ -271,7 +271,7 @@ def check_prompt_scoring(
 def _cases(
     target: Path, scoring: PromptScoring, suite: PromptSuite, count: int | None
 ) -> list[PromptCase]:
-    """Return the prompt cases of the images that a target holds."""
+    """Return the prompt cases of the images, or first `count` images, that a target holds."""
     samples = open_prompt_images(target, scoring.suite, suite, count, scoring.folder_options)
     return [suite.case(index) for index in samples.indices]
 
@@ -651,7 +651,7 @@ def import_official_results(
 
 
 def _check_same_files(destination: Path, path: Path, sha256: str) -> None:
-    """Raise PlanMismatchError if a result of other files is stored at the destination."""
+    """Raise PlanMismatchError if a result at the destination is of samples of another sha256."""
     stored_result = read_result_or_none(destination)
     if stored_result is not None and stored_result.samples_sha256 != sha256:
         raise PlanMismatchError(

@@ -175,7 +175,7 @@ class _SuiteContract:
                 self._check_feature_extractor(key, judge)
 
     def _check_feature_extractor(self, key: str, judge: object) -> None:
-        """Expect the registered name of a feature extractor."""
+        """Expect the name of a registered feature extractor for the evaluator `key`."""
         from harope_bench.core import registry
         from harope_bench.judges.base import FeatureExtractor, load_judge
 
@@ -186,7 +186,7 @@ class _SuiteContract:
         )
 
     def _check_annotators(self, key: str, judges: object, evaluator: AnnotationEvaluator) -> None:
-        """Expect registered annotators by role, for a suite of prompts."""
+        """Expect registered annotators by role for the evaluator `key` of a suite of prompts."""
         from harope_bench.core import registry
         from harope_bench.judges.base import load_judge
 

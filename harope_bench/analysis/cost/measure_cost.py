@@ -130,7 +130,7 @@ def plan_without_weights(
 
 
 def describe_setup(settings: Settings, batch: int, count: int) -> str:
-    """Return device, software and number of forward passes as text.
+    """Return device, software and `count`, the number of forward passes, as text.
 
     Latencies with different texts are not comparable.
     """

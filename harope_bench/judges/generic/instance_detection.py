@@ -83,6 +83,8 @@ def fitted_size(height: int, width: int, scale: tuple[int, int] = SCALE) -> tupl
 def prepare_image(image: np.ndarray, scale: tuple[int, int] = SCALE) -> PreparedImage:
     """Return an image (H, W, 3) uint8 in RGB as mmdet 2.x's test pipeline gives it.
 
+    `scale` limits the resized sides in pixels.
+
     OpenCV resizes uint8 values, bilinear without antialias. Grey pads right and bottom to a
     multiple of 32 before normalising. mmdet reads BGR and converts to RGB while normalising. No
     earlier step mixes channels, so RGB throughout gives equal values.

@@ -65,7 +65,8 @@ def build_network() -> nn.Module:
 def make_test_pipeline(scale: tuple[int, int]) -> Callable[[np.ndarray], dict[str, list[object]]]:
     """Return mmdet 3.3's test pipeline as a function of an image (H, W, 3) uint8 in BGR.
 
-    The published pipeline reads such an image from a file and converts it to float32.
+    `scale` limits the resized sides in pixels. The published pipeline reads such an image
+    from a file and converts it to float32.
     """
     from mmcv.transforms import Compose
 
