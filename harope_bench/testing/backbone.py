@@ -121,6 +121,7 @@ class _BackboneContract:
         self.make_request = make_request or self.default_request
         self.violations = ContractViolations(f"backbone {name} with {encoding}")
         self.expect = self.violations.expect
+        self.add_violation = self.violations.add_violation
 
     def default_request(self, index: int) -> Request:
         """Return a request whose label and prompt depend on the index."""

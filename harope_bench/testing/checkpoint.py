@@ -32,9 +32,9 @@ def check_checkpoint(name: str) -> int:
         [
             contract.check_plugin_names,
             contract.check_encoding_options,
-            contract.check_settings,
+            contract.check_setting_values,
             contract.check_suite_requests,
-            contract.check_weights_hash,
+            contract.check_weights_sha256,
             contract.check_strict_loading,
         ]
     )
@@ -46,6 +46,7 @@ class _CheckpointContract:
     def __init__(self, checkpoint: Checkpoint, violations: ContractViolations):
         self.checkpoint = checkpoint
         self.expect = violations.expect
+        self.add_violation = violations.add_violation
 
     @cached_property
     def weights(self) -> Path:

@@ -99,6 +99,7 @@ class _EncodingContract:
             f"encoding {encoding_class.__module__}.{encoding_class.__qualname__}"
         )
         self.expect = self.violations.expect
+        self.add_violation = self.violations.add_violation
         # Options that are rejected are the caller's mistake, so they raise here.
         self.build(options)
 

@@ -48,6 +48,7 @@ class _RecipeContract:
     def __init__(self, name: str, violations: ContractViolations):
         self.name = name
         self.expect = violations.expect
+        self.add_violation = violations.add_violation
         self.recipe: AnyRecipe | None = None
 
     # Each method below checks one requirement. Without valid fields only the first one fails.

@@ -71,6 +71,7 @@ class _SuiteContract:
     def __init__(self, suite: Suite, violations: ContractViolations):
         self.suite = suite
         self.expect = violations.expect
+        self.add_violation = violations.add_violation
 
     @property
     def is_classification(self) -> bool:
