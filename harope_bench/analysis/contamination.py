@@ -77,7 +77,7 @@ class CaptionMatch(NamedTuple):
     prompt: str | None
 
 
-class MatchedCaption(NamedTuple):
+class MatchExample(NamedTuple):
     """A caption that matched, with its file and line."""
 
     kind: Kind
@@ -105,7 +105,7 @@ class Audit:
     matched_prompts: dict[Kind, set[str]] = field(
         default_factory=lambda: {kind: set() for kind in KINDS}
     )
-    examples: list[MatchedCaption] = field(default_factory=list)
+    examples: list[MatchExample] = field(default_factory=list)
 
     @property
     def n_matched(self) -> int:
@@ -145,15 +145,13 @@ def audit_captions(
             match = matcher.match(caption)
             if match is not None:
                 text = shorten_caption(caption)
-                example = MatchedCaption(
-                    match.kind, match.task, path.name, line, text, match.prompt
-                )
+                example = MatchExample(match.kind, match.task, path.name, line, text, match.prompt)
                 _count_match(audit, match, example, max_examples)
     return audit
 
 
 def _count_match(
-    audit: Audit, match: CaptionMatch, example: MatchedCaption, max_examples: int
+    audit: Audit, match: CaptionMatch, example: MatchExample, max_examples: int
 ) -> None:
     """Count a match, and add it to the examples while there are few."""
     audit.counts[match.kind, match.task] += 1

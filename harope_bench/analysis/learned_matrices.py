@@ -31,14 +31,14 @@ SIGNIFICANT_DIGITS = 6  # of a value in the figure
 def measure_matrices(
     checkpoint: Checkpoint,
     show: Show,
-    offsets: Sequence[tuple[float, ...]],
+    position_offsets: Sequence[tuple[float, ...]],
     layers: Sequence[int] | None,
 ) -> MatrixChart:
     """Return the matrices of a registered checkpoint, layer by layer.
 
     Args:
         show: M, M - I, the inverse transpose of M, or the operators M_q^T R_D M_k.
-        offsets: D of the operators, in tokens.
+        position_offsets: D of the operators, (row, column) in tokens, or one number for each axis.
         layers: None for all.
 
     Raises:
@@ -46,17 +46,17 @@ def measure_matrices(
             number of axes.
     """
     encoding = _encoding(checkpoint)
-    _check(checkpoint, encoding, offsets, layers)
+    _check(checkpoint, encoding, position_offsets, layers)
     matrices: list[HeadMatrix] = []
     with torch.inference_mode():
         for layer in layers or range(encoding.shape.layers):
-            matrices += _layer_matrices(encoding, layer, show, offsets)
+            matrices += _layer_matrices(encoding, layer, show, position_offsets)
     return MatrixChart(
         checkpoint=checkpoint.name,
         encoding=checkpoint.encoding,
         sha256=checkpoint.sha256,
         operator=show,
-        offsets=tuple(map(tuple, offsets)),
+        offsets=tuple(map(tuple, position_offsets)),
         matrices=tuple(matrices),
     )
 
@@ -95,7 +95,7 @@ def _adapter_encoding(
 def _check(
     checkpoint: Checkpoint,
     encoding: base.Encoding,
-    offsets: Sequence[tuple[float, ...]],
+    position_offsets: Sequence[tuple[float, ...]],
     layers: Sequence[int] | None,
 ) -> None:
     """Raise OptionError for an encoding without matrices, a wrong layer or a wrong offset."""
@@ -110,7 +110,7 @@ def _check(
         raise OptionError(
             f"{checkpoint.name} has layers 0 to {shape.layers - 1}, not {wrong_layers[0]}"
         )
-    wrong_offsets = [offset for offset in offsets if len(offset) not in (2, shape.axes)]
+    wrong_offsets = [offset for offset in position_offsets if len(offset) not in (2, shape.axes)]
     if wrong_offsets:
         raise OptionError(
             f"{checkpoint.name} has {shape.axes} axes, --offset gives {len(wrong_offsets[0])};"
@@ -119,7 +119,7 @@ def _check(
 
 
 def _layer_matrices(
-    encoding: base.Encoding, layer: int, show: Show, offsets: Sequence[tuple[float, ...]]
+    encoding: base.Encoding, layer: int, show: Show, position_offsets: Sequence[tuple[float, ...]]
 ) -> list[HeadMatrix]:
     """Return the matrices of each head of a layer, or of all heads where they share one."""
     pair = encoding.matrices(layer)
@@ -127,7 +127,7 @@ def _layer_matrices(
     matrix_count, head_dim = pair.q.shape[:2]
     rotations = [
         rotation(encoding, offset, layer).expand(encoding.shape.heads, head_dim, head_dim)
-        for offset in offsets
+        for offset in position_offsets
     ]
     head_matrices = []
     for index in range(matrix_count):
@@ -143,7 +143,7 @@ def _layer_matrices(
         statistics = matrix_statistics(matrix_q, encoding)
         offset_matrices: list[tuple[tuple[float, ...] | None, Tensor]]
         if show == "operator":
-            offset_matrices = list(zip(offsets, operators, strict=True))
+            offset_matrices = list(zip(position_offsets, operators, strict=True))
         else:
             offset_matrices = [(None, displayed_matrix(matrix_q, show))]
         head_matrices += [

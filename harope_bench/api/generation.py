@@ -166,7 +166,7 @@ def _indices(plan: Plan, count: int | None) -> IndexRanges:
 
 
 def check_count(count: int | None) -> None:
-    """Raise OptionError unless the number of samples is None or at least 1."""
+    """Raise OptionError unless `count`, a number of samples, is None or at least 1."""
     if count is None:
         return
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:

@@ -128,7 +128,12 @@ def _fetch_file(name: str, file: AssetFile, source: Path | None) -> FetchedFile:
     )
     if receipt and is_receipt_binding and _is_unchanged(path, file, receipt):
         return FetchedFile(
-            path, receipt.sha256, True, file.has_known_hash, receipt.is_from_url, file.verification
+            path,
+            receipt.sha256,
+            is_unchanged=True,
+            has_known_hash=file.has_known_hash,
+            is_from_url=receipt.is_from_url,
+            verification=file.verification,
         )
 
     # The file is written under a temporary name and verified there.
@@ -154,7 +159,14 @@ def _fetch_file(name: str, file: AssetFile, source: Path | None) -> FetchedFile:
     with convert_os_errors(path):
         part.replace(path)
     _remove_part(part)
-    return FetchedFile(path, sha256, False, file.has_known_hash, source is None, file.verification)
+    return FetchedFile(
+        path,
+        sha256,
+        is_unchanged=False,
+        has_known_hash=file.has_known_hash,
+        is_from_url=source is None,
+        verification=file.verification,
+    )
 
 
 def _is_unchanged(path: Path, file: AssetFile, receipt: Receipt) -> bool:

@@ -29,7 +29,7 @@ STATUS_TITLES = {"ok": "Works", "missing": "Missing, optional", "broken": "Broke
 @cloup.command()
 @cloup.option(
     "--golden",
-    "has_golden_sets",
+    "check_golden",
     is_flag=True,
     help=(
         "Also evaluate the samples that OpenAI published for ADM, and compare the metrics with the"
@@ -47,7 +47,7 @@ STATUS_TITLES = {"ok": "Works", "missing": "Missing, optional", "broken": "Broke
 )
 @device_option("Device that the feature extractor of --golden runs on.")
 @json_option
-def doctor(has_golden_sets: bool, folder: Path | None, device: str, json_: bool) -> None:
+def doctor(check_golden: bool, folder: Path | None, device: str, json_: bool) -> None:
     """Check the installation.
 
     The first three lines count what works, what is missing (optional) and what is broken. Then
@@ -58,9 +58,10 @@ def doctor(has_golden_sets: bool, folder: Path | None, device: str, json_: bool)
     \b
     harope-bench doctor
     """
+    # A golden set is samples of ADM that OpenAI published, with the metrics published for them.
     from harope_bench.pipeline.doctor import check_installation
 
-    findings = check_installation(has_golden_sets or folder is not None, folder, device)
+    findings = check_installation(check_golden or folder is not None, folder, device)
     if json_:
         echo(json_object_text({"findings": [finding._asdict() for finding in findings]}))
     else:

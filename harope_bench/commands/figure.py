@@ -167,7 +167,7 @@ def attention_distance(
 )
 @cloup.option(
     "--offset",
-    "offsets",
+    "position_offsets",
     type=NumberList(),
     multiple=True,
     metavar="ROW,COLUMN",
@@ -184,7 +184,7 @@ def attention_distance(
 def matrices(
     checkpoint: str,
     show: Show,
-    offsets: tuple[tuple[float, ...], ...],
+    position_offsets: tuple[tuple[float, ...], ...],
     layers: tuple[int, ...],
     out: Path,
 ) -> None:
@@ -209,7 +209,7 @@ def matrices(
     chart = measure_matrices(
         load_checkpoint.load_checkpoint_record(checkpoint),
         show,
-        offsets or ((1.0, 0.0), (0.0, 1.0)),
+        position_offsets or ((1.0, 0.0), (0.0, 1.0)),
         layers or None,
     )
     for path in write_figure(chart, out):

@@ -100,7 +100,7 @@ def encode_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
         arrays: Arrays by name.
     """
     buffer = io.BytesIO()
-    _write_npz(buffer, arrays, False)
+    _write_npz(buffer, arrays, compress=False)
     return buffer.getvalue()
 
 

@@ -86,7 +86,7 @@ class Progress:
         self._bar.close()
 
     def advance(self, count: int = 1) -> None:
-        """Add finished units."""
+        """Add `count` finished units."""
         self.count += count
         self._step_text = ""
         if not self._bar.disable:

@@ -121,7 +121,7 @@ def list_names(kind: str) -> list[str]:
 
 
 def find_entry(kind: str, name: str) -> RegistryEntry:
-    """Return the entry of a name.
+    """Return the entry of a name among the plug-ins of a kind, such as `judges`.
 
     Raises:
         UnknownNameError: There is no such name. The message suggests similar ones.

@@ -107,11 +107,11 @@ def open_for_append(path: Path) -> int:
         OSError: The file cannot be opened.
         IrregularFileError: A link, a device, a pipe or a socket has this path.
     """
-    check_replaceable(path)
+    check_regular_or_missing(path)
     return _open_handle(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | NOFOLLOW)
 
 
-def check_replaceable(path: Path) -> None:
+def check_regular_or_missing(path: Path) -> None:
     """Raise an error unless the path is free or a regular file, which may be overwritten.
 
     Raises:

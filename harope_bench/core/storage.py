@@ -18,7 +18,7 @@ from harope_bench.core.errors import DiskError, StorageError
 from harope_bench.core.regular_file import (
     JSON_BYTES,
     MIB,
-    check_replaceable,
+    check_regular_or_missing,
     open_regular,
     read_regular,
 )
@@ -104,7 +104,7 @@ def write_atomically(path: Path, sync: bool = True, replace: bool = True) -> Ite
     make_folder(path.parent)
     part_files.remove_stale_parts_beside(path)
     with convert_os_errors(path):
-        check_replaceable(path)
+        check_regular_or_missing(path)
         part = part_files.create_part(path)
         try:
             with os.fdopen(part.handle, "wb") as file:

@@ -120,7 +120,7 @@ class DpgBenchEvaluator(PromptEvaluator):
                 None if score is None or NO_ANSWERS in score.evidence else score
                 for score in sample_scores
             ]
-            return _equal_item_weights(annotated_images, with_answers)
+            return _weight_items_equally(annotated_images, with_answers)
 
         if self.official_scores is not None:
             official_scores = self.official_scores
@@ -131,7 +131,7 @@ class DpgBenchEvaluator(PromptEvaluator):
         else:
             included_scores = _without_failed_items(annotated_images, sample_scores)
         scores = _keep_categories_of_last_copy(annotated_images, included_scores)
-        return _equal_item_weights(annotated_images, scores)
+        return _weight_items_equally(annotated_images, scores)
 
     def notes(
         self,
@@ -316,10 +316,10 @@ def _keep_categories_of_last_copy(
     return scores
 
 
-def _equal_item_weights(
+def _weight_items_equally(
     annotated_images: Sequence[AnnotatedImage], sample_scores: OptionalScores
 ) -> list[SampleScore | None]:
-    """Return the scores with weights that give every item the same weight in the DPG score."""
+    """Return the scores, weighted so that every item counts the same in the DPG score."""
     image_counts = Counter(
         image.prompt_index
         for image, score in zip(annotated_images, sample_scores, strict=True)

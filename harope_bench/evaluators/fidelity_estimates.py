@@ -329,7 +329,7 @@ def precision_and_recall(
 def _with_random_halves(
     recall: MetricEstimate, features: Features, reference: Mapping[str, np.ndarray]
 ) -> MetricEstimate:
-    """Return recall with the standard error that other samples would show.
+    """Return recall with the standard error of its recalls on random halves of the samples.
 
     The balls are those of the samples, so the number of samples determines the error. Where all
     halves have the same recall, the binomial error over reference images at fixed radii remains.

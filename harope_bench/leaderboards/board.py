@@ -159,7 +159,8 @@ def build_boards(
 ) -> list[Board]:
     """Return the boards of several tables, with the rows that the user adds.
 
-    Each board has a note on the runs that fit no row of any of the tables.
+    Each board has a note on the runs that fit no row of any of the tables. `scale` is micro or
+    paper; None builds both.
 
     Raises:
         UnknownNameError: an entry names a run or a row that does not exist.

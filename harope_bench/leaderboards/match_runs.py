@@ -252,7 +252,7 @@ def column_key(result: Result) -> ColumnKey:
 def match_measurements(
     table: Table, results: Sequence[StoredResult], scale: Scale
 ) -> MatchesByCell:
-    """Return the measurement of each cell (row id, column key).
+    """Return the measurement of each cell (row id, column key) at the micro or paper scale.
 
     A column shows numbers of one column key (see _choose_column_key). Of several fitting
     measurements the first by _candidate_order is used. A cell that runs of several checkpoints

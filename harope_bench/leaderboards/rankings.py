@@ -128,7 +128,7 @@ def _field_text(value: str | int | None) -> str:
 
 
 def _build_section(key: LeaderboardProtocol, results: Sequence[StoredResult]) -> ProtocolSection:
-    """Return the section of a protocol with its results ranked."""
+    """Return the section of a protocol, `key`, with its results ranked."""
     metrics, ranked_metrics = _declared_metrics(results)
     ranks = {
         metric.name: rank_results(metric.name, metric.direction, results)

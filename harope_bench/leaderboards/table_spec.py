@@ -209,8 +209,11 @@ class Table(Record):
     flags: tuple[Flag, ...] = ()
 
     @model_validator(mode="after")
-    def _check_names(self) -> Table:
-        """Raise ValueError for repeated ids, unknown cells and cells that hold no number."""
+    def _check_cells(self) -> Table:
+        """Raise ValueError for repeated ids, unknown cells and published texts without a number.
+
+        Cells are named by published values, claims, best values and baselines.
+        """
         row_ids = [row.id for row in self.rows]
         column_keys = [column.key for column in self.columns]
         _check_unique("row id", row_ids)
@@ -222,7 +225,7 @@ class Table(Record):
 
         for row in self.rows:
             for text in row.published.values():
-                count_decimals(text)
+                count_decimals(text)  # raises ValueError if the text is no number
         return self
 
     def _referenced_cells(self) -> Iterator[tuple[str, str]]:

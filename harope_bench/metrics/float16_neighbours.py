@@ -235,7 +235,9 @@ def fits_float16(
         return False
     pairs = product(_split_slice(adm_rows, block_size), _split_slice(adm_columns, block_size))
     return all(
-        np.isfinite(block_distances(*block_products(left, u, right, v, True), True)).all()
+        np.isfinite(
+            block_distances(*block_products(left, u, right, v, is_float16=True), is_float16=True)
+        ).all()
         for u, v in pairs
     )
 

@@ -41,7 +41,7 @@ PIPELINE_INDEX = "model_index.json"
 # File names of this package's adapter folders, and diffusers' name of a LoRA file.
 LORA_FILE = "lora.safetensors"
 ENCODING_FILE = "encoding.safetensors"
-LIBRARY_LORA = "pytorch_lora_weights.safetensors"
+DIFFUSERS_LORA = "pytorch_lora_weights.safetensors"
 
 # Matches keys of LoRA files of all tools, and of formats that models/backbones/lora_names.py
 # rejects.
@@ -214,14 +214,18 @@ def is_lora_file(path: Path) -> bool:
 
 
 def _find_lora_file(folder: Path) -> Path:
-    """Return the LoRA file in a folder; WeightsError unless there is exactly one."""
-    if (folder / LIBRARY_LORA).is_file():
-        return folder / LIBRARY_LORA
+    """Return the LoRA file in a folder: the one named as diffusers names it, or the only one.
+
+    Raises:
+        WeightsError: No file has diffusers' name, and there is none or several.
+    """
+    if (folder / DIFFUSERS_LORA).is_file():
+        return folder / DIFFUSERS_LORA
     lora_paths = [path for path in sorted(folder.glob("*.safetensors")) if is_lora_file(path)]
     if len(lora_paths) != 1:
         names = ", ".join(path.name for path in lora_paths) or "no LoRA"
         raise WeightsError(
-            f"wanted a {MANIFEST}, {PIPELINE_INDEX}, {LIBRARY_LORA} or one LoRA file in {folder},"
+            f"wanted a {MANIFEST}, {PIPELINE_INDEX}, {DIFFUSERS_LORA} or one LoRA file in {folder},"
             f" found {names}",
             advice="give one file or such a folder",
         )

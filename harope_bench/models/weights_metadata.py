@@ -54,7 +54,9 @@ def read_checkpoint_note(weights_path: Path) -> CheckpointFields:
 def merge_fields(
     file_fields: CheckpointFields, user_fields: CheckpointFields, weights_path: Path
 ) -> CheckpointFields:
-    """Return the fields of both sources.
+    """Return the fields of both sources; where only one has a field, that one's.
+
+    Options of the encoding and sizes of the network (`config`) are merged name by name.
 
     Raises:
         OptionError: The user's fields contradict what the file reveals of its network.

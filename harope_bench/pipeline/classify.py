@@ -314,7 +314,7 @@ def _different_inputs(stored_judge: JudgeRecord, judge: JudgeRecord) -> str:
 
 
 def _resolve_count(real_images: RealImages, count: int | None, suite: str) -> int:
-    """Return the number of images to classify; raise OptionError if there are fewer."""
+    """Return `count`, or the number of images if None; raise OptionError if there are fewer."""
     n_images = len(real_images.names)
     if count is not None and count > n_images:
         raise OptionError(
@@ -424,13 +424,13 @@ def _score(
         # An earlier version computed values although images were missing.
         has_value = any(m.value is not None for m in current_result.measurements)
         if is_lenient or not (n_missing and has_value):
-            return EvaluatedResult(current_result, path, False)
+            return EvaluatedResult(current_result, path, is_new=False)
 
     predictions, output = _evaluate_predictions(name, shards)
     provenance = make_provenance(start_time, plan.settings.device)
     result = _make_result(path, subject, method, output, shards, n_missing, provenance)
     arrays = _per_sample_arrays(output, predictions, shards)
-    return EvaluatedResult(write_result(path, result, arrays), path, True)
+    return EvaluatedResult(write_result(path, result, arrays), path, is_new=True)
 
 
 def _make_result(
@@ -558,7 +558,7 @@ def _find_stored_shards(
     folder: Path,
     outcome: RecheckOutcome,
 ) -> list[PredictionShard]:
-    """Return the stored shards that are of these images; report the others as altered."""
+    """Return the stored shards of the first `count` images; report the others as altered."""
     shards = []
     for start in range(0, count, SHARD_SIZE):
         path = shard_path(folder / PREDICTIONS_FOLDER / plan.checkpoint.name, start)

@@ -65,17 +65,18 @@ class Finding(NamedTuple):
 
 
 def check_installation(
-    has_golden_sets: bool = False, folder: Path | None = None, device: str = "cpu"
+    check_golden: bool = False, folder: Path | None = None, device: str = "cpu"
 ) -> list[Finding]:
     """Return the findings of every area; hash weights and references, without the network.
 
     Args:
-        has_golden_sets: Also score OpenAI's public samples, which takes hours on a CPU.
+        check_golden: Also score the golden sets, the ADM samples that OpenAI published with their
+            metrics, and compare the metrics; takes hours on a CPU.
         folder: Folder with these samples. None selects those that `fetch` downloaded.
         device: Device of the judge that scores them.
     """
     areas = dict(AREAS)
-    if has_golden_sets:
+    if check_golden:
         areas["golden"] = lambda: _golden_findings(folder, device)
     return [finding for name, check in areas.items() for finding in _safe_findings(name, check)]
 

@@ -135,6 +135,7 @@ def evaluate_profiles(
 
     Args:
         scorings: At least one; they differ in their profile only.
+        count: Number of the first samples to score. None scores all.
     """
     scoring = scorings[0]
     suite = load_suite(scoring.suite)
@@ -165,7 +166,7 @@ def check_run_suite(target: Path, samples: SampleSet, suite: str) -> None:
 
 
 def check_whole_run(target: Path, out: Path, count: int | None) -> None:
-    """Raise OptionError if only a part of a run would be scored in the run's own folder."""
+    """Raise OptionError if only the first `count` samples would be scored in a run's own folder."""
     if count is None or out != target:
         return
     n_requested = len(RunFolder(out).requested_indices())
@@ -273,7 +274,8 @@ def select_samples(target: Path, scoring: FeatureScoring, count: int | None) -> 
 def _open_images(target: Path, scoring: FeatureScoring, count: int | None = None) -> SampleSet:
     """Open the images of a target.
 
-    Images of prompts get the suite's indices, so that all evaluators score the same set.
+    Images of prompts get the suite's indices, so that all evaluators score the same set. `count`
+    opens the first images only.
     """
     suite = load_suite(scoring.suite)
     if isinstance(suite, PromptSuite):
@@ -385,7 +387,7 @@ def _has_images_of_shape(reference: Path | None, shape: tuple[int, ...]) -> bool
     """Return whether a reference file holds images (arr_0) of a shape (H, W, 3)."""
     if not reference or "arr_0" not in array_names(reference):
         return False
-    return images_shape(reference, True)[1:] == shape
+    return images_shape(reference, is_reference=True)[1:] == shape
 
 
 # ------------------------------------------------------------------------------------ the evaluator
@@ -489,7 +491,7 @@ def _score(
     if not scoring.is_rescored:
         current_result = find_current_result(path, subject, method)
         if current_result is not None:
-            return EvaluatedResult(current_result, path, False)
+            return EvaluatedResult(current_result, path, is_new=False)
 
     output = profile.evaluator.evaluate(extraction.features, reference.arrays)
     result = build_result(
@@ -502,7 +504,7 @@ def _score(
         judge_error_rates([extraction.judge]),
     )
     arrays = {**output.per_sample, "indices": extraction.features.indices}
-    return EvaluatedResult(write_result(path, result, arrays), path, True)
+    return EvaluatedResult(write_result(path, result, arrays), path, is_new=True)
 
 
 def warnings_before(
@@ -538,7 +540,8 @@ def make_source(
 ) -> ImageSource | None:
     """Return where the images are and the options they were read with.
 
-    Paths are relative to `out`. The result is None for a run that is scored in its own folder.
+    Paths are relative to `out`; `count` is how many first images were read.
+    The result is None for a run that is scored in its own folder.
     """
     if out.resolve() == target.resolve() and plan is not None:
         return None

@@ -271,7 +271,7 @@ def check_prompt_scoring(
 def _cases(
     target: Path, scoring: PromptScoring, suite: PromptSuite, count: int | None
 ) -> list[PromptCase]:
-    """Return the prompt cases of the images that a target holds."""
+    """Return the prompt cases of the images, or first `count` images, that a target holds."""
     samples = open_prompt_images(target, scoring.suite, suite, count, scoring.folder_options)
     return [suite.case(index) for index in samples.indices]
 
@@ -473,7 +473,7 @@ def _evaluate_one(
     if not scoring.annotator_options.is_rescored:
         current_result = find_current_result(path, subject, method)
         if current_result is not None:
-            return EvaluatedResult(current_result, path, False)
+            return EvaluatedResult(current_result, path, is_new=False)
 
     output = evaluator.evaluate(images, scoring.rules, scoring.is_lenient)
     result = build_result(
@@ -492,7 +492,7 @@ def _evaluate_one(
         has_sample_scores=True,
     )
     stored_result = write_result(path, result, output.per_sample, sample_scores_text(output))
-    return EvaluatedResult(stored_result, path, True)
+    return EvaluatedResult(stored_result, path, is_new=True)
 
 
 def sample_scores_text(output: EvaluatorOutput) -> str:
@@ -647,11 +647,11 @@ def import_official_results(
         has_sample_scores=True,
     )
     stored_result = write_result(destination, result, output.per_sample, sample_scores_text(output))
-    return EvaluatedResult(stored_result, destination, True)
+    return EvaluatedResult(stored_result, destination, is_new=True)
 
 
 def _check_same_files(destination: Path, path: Path, sha256: str) -> None:
-    """Raise PlanMismatchError if a result of other files is stored at the destination."""
+    """Raise PlanMismatchError if a result at the destination is of samples of another sha256."""
     stored_result = read_result_or_none(destination)
     if stored_result is not None and stored_result.samples_sha256 != sha256:
         raise PlanMismatchError(

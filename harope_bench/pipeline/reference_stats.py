@@ -188,7 +188,7 @@ def _add_image_features(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Return the arrays of a reference with the features of its images, and warnings.
 
-    Where the file has no statistics, those of its images are added.
+    `sha256` is the hash of the file. Where it has no statistics, those of its images are added.
     """
     arrays = {name: array for name, array in file_arrays.items() if name not in METADATA_MEMBERS}
     _check_arrays(path, arrays, judge)
@@ -276,7 +276,7 @@ def _check_width(path: Path, name: str, actual_width: int, judge: str, width: in
 def extract_reference_features(
     path: Path, sha256: str, judge: str, extraction: ReferenceExtraction
 ) -> ExtractedFeatures:
-    """Return the features of a reference's images, cached in the user's home by hash and judge."""
+    """Return the features of a reference's images, cached by the file's sha256 and by judge."""
     folder = (extraction.cache_folder or home() / "references") / sha256[:16] / judge
     return extract_features(
         open_reference_images(path),

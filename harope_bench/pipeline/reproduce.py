@@ -321,7 +321,7 @@ def _generate_and_score(
     summary: ReproduceSummary,
     prompt_scoring: PromptScoring | None,
 ) -> None:
-    """Generate and score one run, or classify real images and score the predictions."""
+    """Generate and score `count` samples of a run, or classify as many real images; None: all."""
     if is_classification_suite(plan.suite):
         results = classify(plan, folder, RealImageSelection(count=count))
         summary.n_scored += sum(result.is_new for result in results)

@@ -28,7 +28,7 @@ PROFILE = "adm"
 
 
 class GoldenSet(NamedTuple):
-    """Public samples, their reference, and the values that ADM's evaluator printed for them."""
+    """Samples of ADM that OpenAI published, their reference, and the metrics published for them."""
 
     suite: str
     samples_asset: str
@@ -67,7 +67,7 @@ GOLDEN_SETS = (
 
 
 class GoldenOutcome(NamedTuple):
-    """Outcome of one golden set.
+    """Outcome of one golden set: whether its metrics are the published ones.
 
     is_within_tolerance: whether every value differs from the published one by at most TOLERANCE;
         None if the set was skipped.
@@ -103,7 +103,7 @@ def check_golden_sets(folder: Path | None = None, device: str = "cpu") -> Iterat
                 golden_set.suite, is_within_tolerance=None, message=message, command=error.advice
             )
         except BenchError as error:
-            yield GoldenOutcome(golden_set.suite, False, str(error))
+            yield GoldenOutcome(golden_set.suite, is_within_tolerance=False, message=str(error))
 
 
 def _skipped_outcome(

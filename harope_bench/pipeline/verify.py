@@ -155,7 +155,7 @@ def _check_folder(
             else:
                 _check_results_alone(folder, references, options, scratch, findings)
     except BenchError as error:
-        findings.add(status_of(error, True), folder, f"{folder}: {error}")
+        findings.add(status_of(error, is_intact=True), folder, f"{folder}: {error}")
 
 
 @contextmanager

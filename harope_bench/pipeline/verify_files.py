@@ -55,7 +55,7 @@ def check_folder(folder: Path, findings: Findings, can_be_missing: bool = False)
     try:
         sums = checksums.read_checksums(folder)
     except BenchError as error:
-        findings.add(status_of(error, False), sums_path, str(error))
+        findings.add(status_of(error, is_intact=False), sums_path, str(error))
         return
 
     # If listed files are missing and others are unlisted, names in the list were altered.
@@ -150,7 +150,7 @@ def _status_of_unfinished(folder: Path, error: BenchError) -> Status:
         was_finished = RunFolder(folder).is_final
     except StorageError:
         was_finished = True
-    return status_of(error, not was_finished)
+    return status_of(error, is_intact=not was_finished)
 
 
 def check_requests(samples: SampleSet, plan: Plan, findings: Findings) -> None:
@@ -242,4 +242,4 @@ def check_archives(folder: Path, findings: Findings) -> None:
         try:
             load_arrays(path)
         except StorageError as error:
-            findings.add(status_of(error, False), path, str(error))
+            findings.add(status_of(error, is_intact=False), path, str(error))

@@ -326,11 +326,11 @@ def _method_difference(
         method.low,
         method.high,
         method.p,
-        False,
-        significance.verdict(metric.direction, method.delta, method.p),
-        f"{len(baseline_results)} against {len(new_results)} training seeds, {assumption}",
-        "Student's t over training seeds",
-        method.df,
+        is_paired=False,
+        verdict=significance.verdict(metric.direction, method.delta, method.p),
+        reason=f"{len(baseline_results)} against {len(new_results)} training seeds, {assumption}",
+        test="Student's t over training seeds",
+        df=method.df,
     )
 
 

@@ -422,11 +422,11 @@ def _clustered_difference(
         interval.low if interval else None,
         interval.high if interval else None,
         ratio.p,
-        True,
-        significance.verdict(direction, delta, ratio.p),
-        _prompt_pairing_text(ratio, pairs),
-        f"sign flips of prompts, {flips}",
-        ratio.df,
+        is_paired=True,
+        verdict=significance.verdict(direction, delta, ratio.p),
+        reason=_prompt_pairing_text(ratio, pairs),
+        test=f"sign flips of prompts, {flips}",
+        df=ratio.df,
         n_prompts=ratio.n_prompts,
     )
 

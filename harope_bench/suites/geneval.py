@@ -40,8 +40,9 @@ def read_metadata(path: Path) -> tuple[Metadata, ...]:
         StorageError: A line is invalid; the message has its number.
     """
     metadata = []
-    lines = [line for line in read_text(path).split("\n") if line.strip()]
-    for line_number, line in enumerate(lines, 1):
+    for line_number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
         try:
             prompt_metadata = parse_json(line)
             PromptSpec.model_validate(prompt_metadata)

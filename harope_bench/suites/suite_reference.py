@@ -9,12 +9,12 @@ from harope_bench.suites.base import ReferenceFile, Suite
 
 
 def reference_command(judge: str, side: int, path: Path | str) -> str:
-    """Return the command that makes a reference of a judge from images of any size."""
+    """Return the command that makes a reference from images cropped to a side of `side` pixels."""
     return f"harope-bench reference IMAGES {path} --judge {judge} --crop {side}"
 
 
 def making_advice(judge: str, side: int) -> str:
-    """Return the command that makes a reference, and the option that uses it."""
+    """Return the command that makes a reference of this side, and the option that uses it."""
     path = f"{judge}.npz"
     return (
         f"make one from real images, `{reference_command(judge, side, path)}`, and give --reference"

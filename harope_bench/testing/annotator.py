@@ -80,11 +80,11 @@ def check_annotator(
         contract.missing_model = f"judge {name} runs a model that you provide"
     return violations.run_checks(
         [
-            contract.declares_required_members,
-            contract.loads_recorded_weights,
-            contract.passes_its_self_checks,
-            contract.annotates_every_query,
-            contract.is_deterministic,
+            contract.check_required_members,
+            contract.check_recorded_weights,
+            contract.check_judge_self_checks,
+            contract.check_annotations,
+            contract.check_determinism,
         ]
     )
 
@@ -114,7 +114,7 @@ class _AnnotatorContract:
             raise MissingAssetError(self.missing_model, advice="check it as NAME:FOLDER")
         return self.plugin.open(self.device)
 
-    def declares_required_members(self) -> None:
+    def check_required_members(self) -> None:
         """Check version, class, preprocessing and roles."""
         from harope_bench.core.annotations import QUERY_TYPES
 
@@ -143,15 +143,15 @@ class _AnnotatorContract:
             f"runner {plugin.runner} is missing",
         )
 
-    def loads_recorded_weights(self) -> None:
+    def check_recorded_weights(self) -> None:
         """Check that the hash of the loaded weights is the recorded one."""
         check_weights_hash(self.plugin, self.annotator, self.expect)
 
-    def passes_its_self_checks(self) -> None:
+    def check_judge_self_checks(self) -> None:
         """Check what `open_judge` checks before every use."""
         check_self_checks(self.plugin, self.annotator, self.expect)
 
-    def annotates_every_query(self) -> None:
+    def check_annotations(self) -> None:
         """Check each role's annotation: its type, its completeness, and a round trip through JSON.
 
         The image must not change.
@@ -178,7 +178,7 @@ class _AnnotatorContract:
                 f"{role} returns an annotation that changes in JSON",
             )
 
-    def is_deterministic(self) -> None:
+    def check_determinism(self) -> None:
         """Check that an image gets equal annotations before and after another image."""
         for role in self.plugin.roles:
             query = self.queries[role]
@@ -216,10 +216,10 @@ def check_annotation_evaluator(
     contract = _AnnotationEvaluatorContract(plugin, annotated_images, violations)
     return violations.run_checks(
         [
-            contract.declares_required_members,
-            contract.measures_every_metric,
-            contract.counts_failures_without_scoring,
-            contract.is_deterministic,
+            contract.check_required_members,
+            contract.check_every_metric,
+            contract.check_failures_are_counted_unscored,
+            contract.check_determinism,
         ]
     )
 
@@ -245,7 +245,7 @@ class _AnnotationEvaluatorContract:
     def required_metrics(self) -> set[str]:
         """Return the metrics that must have a value on the images.
 
-        Random images need not show every task, nor annotations that the rules can read.
+        Images that the author gives must cover every metric, random images those of their prompts.
         """
         if self.given_images:
             return {metric.name for metric in self.plugin.metrics}
@@ -255,7 +255,7 @@ class _AnnotationEvaluatorContract:
             for name in self.plugin.metrics_of_prompt(image.metadata)
         }
 
-    def declares_required_members(self) -> None:
+    def check_required_members(self) -> None:
         """Check version, profile, parity, rules, metadata key, roles, and names of metrics."""
         from harope_bench.core.annotations import QUERY_TYPES
 
@@ -291,7 +291,7 @@ class _AnnotationEvaluatorContract:
                 f"needs role {annotator_role.role!r}, which is none of {', '.join(QUERY_TYPES)}",
             )
 
-    def measures_every_metric(self) -> None:
+    def check_every_metric(self) -> None:
         """Check the measurements, per-sample arrays and sample scores under each set of rules."""
         for rules in self.plugin.rules:
             is_lenient = not self.given_images
@@ -347,7 +347,7 @@ class _AnnotationEvaluatorContract:
             f"under {rules} rules an image has no reason",
         )
 
-    def counts_failures_without_scoring(self) -> None:
+    def check_failures_are_counted_unscored(self) -> None:
         """Check that a failed image is counted and never scored as 0.
 
         Metrics of its prompt are None unless the evaluator is lenient.
@@ -356,7 +356,7 @@ class _AnnotationEvaluatorContract:
         images = [failed_image, *self.annotated_images[1:]]
         rules = self.plugin.rules[0]
         strict_measurements = {
-            m.metric: m for m in self.plugin.evaluate(images, rules, False).measurements
+            m.metric: m for m in self.plugin.evaluate(images, rules, is_lenient=False).measurements
         }
         for metric in set(self.plugin.metrics_of_prompt(failed_image.metadata)):
             measurement = strict_measurements[metric]
@@ -365,16 +365,16 @@ class _AnnotationEvaluatorContract:
                 f"{metric} is {measurement.value} with {measurement.n_failed} failed, wanted None"
                 " and the failure counted",
             )
-        for m in self.plugin.evaluate(images, rules, True).measurements:
+        for m in self.plugin.evaluate(images, rules, is_lenient=True).measurements:
             self.expect(
                 m.n_asked == m.n_scored + m.n_failed + m.n_abstained,
                 f"{m.metric}: asked is not scored + failed + abstained",
             )
 
-    def is_deterministic(self) -> None:
+    def check_determinism(self) -> None:
         """Check that equal annotations give equal results."""
         output_a, output_b = (
-            self.plugin.evaluate(self.annotated_images, self.plugin.rules[0], False)
+            self.plugin.evaluate(self.annotated_images, self.plugin.rules[0], is_lenient=False)
             for _ in range(2)
         )
         self.expect(

@@ -32,10 +32,10 @@ def check_asset(name: str) -> int:
     contract = _AssetContract(load_asset(name), violations)
     return violations.run_checks(
         [
-            contract.states_where_it_is_from,
-            contract.has_safe_addresses,
-            contract.has_hashes_or_says_so,
-            contract.has_unique_files,
+            contract.check_provenance,
+            contract.check_addresses,
+            contract.check_hashes_or_their_absence,
+            contract.check_unique_files,
         ]
     )
 
@@ -47,7 +47,7 @@ class _AssetContract:
         self.asset = asset
         self.expect = violations.expect
 
-    def states_where_it_is_from(self) -> None:
+    def check_provenance(self) -> None:
         """Check title, licence and source."""
         for field, text in (
             ("title", self.asset.title),
@@ -56,7 +56,7 @@ class _AssetContract:
         ):
             self.expect(text.strip(), f"{field} is empty")
 
-    def has_safe_addresses(self) -> None:
+    def check_addresses(self) -> None:
         """Check that addresses are https, and that a moving one has a sha256 or a note."""
         for file in self.asset.files:
             for url in file.urls:
@@ -70,7 +70,7 @@ class _AssetContract:
                     " say in `note` which revision it is",
                 )
 
-    def has_hashes_or_says_so(self) -> None:
+    def check_hashes_or_their_absence(self) -> None:
         """Check that each file has a hash, or that the note says it is trusted on first use."""
         for file in self.asset.files:
             self.expect(
@@ -78,7 +78,7 @@ class _AssetContract:
                 f"{file.name} has no hash; state one, or `trust on first use` in `note`",
             )
 
-    def has_unique_files(self) -> None:
+    def check_unique_files(self) -> None:
         """Check that no two files have the same name."""
         names = [file.name for file in self.asset.files]
         self.expect(len(set(names)) == len(names), f"file names repeat: {names}")

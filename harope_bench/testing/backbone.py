@@ -82,12 +82,12 @@ def check_backbone(
         dict(settings or {}),
     )
     shared_checks = [
-        contract.declares_padded_batch_size,
-        contract.declares_conditioning_and_settings,
-        contract.builds_the_same_from_one_seed,
-        contract.loads_strictly,
-        contract.recognises_its_state_dict,
-        contract.rejects_foreign_weights,
+        contract.check_padded_batch_size,
+        contract.check_conditioning_and_settings,
+        contract.check_seeded_initialization,
+        contract.check_strict_loading,
+        contract.check_state_dict_recognition,
+        contract.check_foreign_weights_rejected,
     ]
     return contract.violations.run_checks([*shared_checks, *contract.task_checks()])
 
@@ -121,6 +121,7 @@ class _BackboneContract:
         self.make_request = make_request or self.default_request
         self.violations = ContractViolations(f"backbone {name} with {encoding}")
         self.expect = self.violations.expect
+        self.add_violation = self.violations.add_violation
 
     def default_request(self, index: int) -> Request:
         """Return a request whose label and prompt depend on the index."""
@@ -202,22 +203,22 @@ class _BackboneContract:
     def task_checks(self) -> list[Callable[[], None]]:
         """Return the checks of a backbone that generates images."""
         return [
-            self.generates_images,
-            self.generates_rows_independently,
-            self.generates_from_seed_and_weights,
-            self.leaves_global_generators_alone,
+            self.check_generated_images,
+            self.check_image_row_independence,
+            self.check_seed_and_weights_determine_images,
+            self.check_global_generators_unchanged,
         ]
 
     # Each method below checks one requirement.
 
-    def declares_padded_batch_size(self) -> None:
+    def check_padded_batch_size(self) -> None:
         """Check that the padded batch size is a positive number."""
         tile = getattr(self.backbone, "tile", None)  # getattr: a plug-in may lack it
         self.expect(
             isinstance(tile, int) and tile > 0, f"`tile` is {tile!r}, wanted a positive integer"
         )
 
-    def declares_conditioning_and_settings(self) -> None:
+    def check_conditioning_and_settings(self) -> None:
         """Check conditioning, supported settings and training resolution, which plans depend on."""
         from harope_bench.core.conditioning import Conditioning
         from harope_bench.core.schema import Settings
@@ -240,7 +241,7 @@ class _BackboneContract:
         resolution = self.backbone.describe_network(checkpoint).resolution
         self.expect(resolution is None or resolution > 0, f"was trained at {resolution} pixels")
 
-    def builds_the_same_from_one_seed(self) -> None:
+    def check_seeded_initialization(self) -> None:
         """Check that a seed decides the weights, and that unknown names are rejected."""
         import torch
 
@@ -269,7 +270,7 @@ class _BackboneContract:
                 description.split()[-1],
             )
 
-    def loads_strictly(self) -> None:
+    def check_strict_loading(self) -> None:
         """Check that a missing, an unexpected and a mis-shaped key are each rejected by name."""
         from harope_bench.core.errors import WeightsError
 
@@ -304,22 +305,21 @@ class _BackboneContract:
                 f"{description} is rejected without naming {expected_name}: {error}",
             )
         except Exception as error:  # noqa: BLE001 - the wrong kind of error is the finding
-            self.expect(
-                False,
+            self.add_violation(
                 f"{description} ends in {type(error).__name__} ({error}), wanted"
                 f" {error_class.__name__}",
             )
         else:
-            self.expect(False, f"{description} is accepted, wanted {error_class.__name__}")
+            self.add_violation(f"{description} is accepted, wanted {error_class.__name__}")
 
-    def recognises_its_state_dict(self) -> None:
+    def check_state_dict_recognition(self) -> None:
         """Check that fields detected from a state dict build the same network again."""
         from harope_bench.core.state_dicts import load_state_strictly
 
         trial = self.make_trial()
         detected_fields = self.backbone.detect_fields(trial.state)
         if detected_fields is None:
-            self.expect(False, "does not recognise its own state dict")
+            self.add_violation("does not recognise its own state dict")
             return
         self.expect(
             detected_fields.encoding in (None, self.encoding),
@@ -337,7 +337,7 @@ class _BackboneContract:
         )
         load_state_strictly(network, trial.state, "its own weights")
 
-    def rejects_foreign_weights(self) -> None:
+    def check_foreign_weights_rejected(self) -> None:
         """Check that foreign keys are not recognised, and that valid settings are accepted."""
         import torch
 
@@ -349,7 +349,7 @@ class _BackboneContract:
         trial = self.make_trial()
         self.backbone.check_inputs(trial.checkpoint, trial.settings)
 
-    def generates_images(self) -> None:
+    def check_generated_images(self) -> None:
         """Check shape, dtype and variety of a batch, and that non-finite rows are failures."""
         import numpy as np
 
@@ -373,7 +373,7 @@ class _BackboneContract:
             "does not report a row that is not finite as a failure",
         )
 
-    def generates_rows_independently(self) -> None:
+    def check_image_row_independence(self) -> None:
         """Check that an image has the same bits whatever the other rows are, at any call."""
         import numpy as np
 
@@ -391,7 +391,7 @@ class _BackboneContract:
                     " own request alone",
                 )
 
-    def generates_from_seed_and_weights(self) -> None:
+    def check_seed_and_weights_determine_images(self) -> None:
         """Check that images depend on seed and weights, and on nothing else."""
         import numpy as np
 
@@ -410,7 +410,7 @@ class _BackboneContract:
             "a checkpoint loaded again generates other images",
         )
 
-    def leaves_global_generators_alone(self) -> None:
+    def check_global_generators_unchanged(self) -> None:
         """Check that loading and generating neither read nor move torch's or numpy's generators."""
         import numpy as np
         import torch
@@ -442,9 +442,9 @@ class _ClassifierContract(_BackboneContract):
     def task_checks(self) -> list[Callable[[], None]]:
         """Return the checks of a backbone that classifies images."""
         return [
-            self.returns_logits,
-            self.classifies_rows_independently,
-            self.classifies_by_its_weights,
+            self.check_logits,
+            self.check_logits_row_independence,
+            self.check_weights_determine_logits,
         ]
 
     def random_images(self, seed: int = 0) -> np.ndarray:
@@ -465,7 +465,7 @@ class _ClassifierContract(_BackboneContract):
         )
         return classifier.classify(images)
 
-    def returns_logits(self) -> None:
+    def check_logits(self) -> None:
         """Check the logits: (B, classes), finite, float32, different for different images.
 
         torch's global generator must not move.
@@ -490,7 +490,7 @@ class _ClassifierContract(_BackboneContract):
             "gives the same logits for different images",
         )
 
-    def classifies_rows_independently(self) -> None:
+    def check_logits_row_independence(self) -> None:
         """Check that the logits of row i have the same bits whatever the other rows are."""
         import numpy as np
 
@@ -505,7 +505,7 @@ class _ClassifierContract(_BackboneContract):
                 f"row {row} changes with its neighbours",
             )
 
-    def classifies_by_its_weights(self) -> None:
+    def check_weights_determine_logits(self) -> None:
         """Check that logits depend on the weights, and are equal when these are loaded again."""
         import numpy as np
 

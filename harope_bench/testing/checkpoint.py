@@ -30,12 +30,12 @@ def check_checkpoint(name: str) -> int:
     contract = _CheckpointContract(load_checkpoint_record(name), violations)
     return violations.run_checks(
         [
-            contract.names_registered_plugins,
-            contract.has_options_of_its_encoding,
-            contract.has_valid_settings,
-            contract.takes_what_its_suite_requests,
-            contract.has_weights_with_their_hash,
-            contract.loads_strictly,
+            contract.check_plugin_names,
+            contract.check_encoding_options,
+            contract.check_setting_values,
+            contract.check_suite_requests,
+            contract.check_weights_sha256,
+            contract.check_strict_loading,
         ]
     )
 
@@ -46,6 +46,7 @@ class _CheckpointContract:
     def __init__(self, checkpoint: Checkpoint, violations: ContractViolations):
         self.checkpoint = checkpoint
         self.expect = violations.expect
+        self.add_violation = violations.add_violation
 
     @cached_property
     def weights(self) -> Path:
@@ -74,7 +75,7 @@ class _CheckpointContract:
 
     # Each method below checks one requirement.
 
-    def names_registered_plugins(self) -> None:
+    def check_plugin_names(self) -> None:
         """Check that backbone, encoding, sampler and suite are registered."""
         from harope_bench.core import registry
 
@@ -90,7 +91,7 @@ class _CheckpointContract:
                 f"{registry.singular_name(kind)} {name!r} is not registered",
             )
 
-    def has_options_of_its_encoding(self) -> None:
+    def check_encoding_options(self) -> None:
         """Check the options, as the encoding declares them."""
         from pydantic import ValidationError
 
@@ -100,13 +101,12 @@ class _CheckpointContract:
         try:
             load_encoding(self.checkpoint.encoding).Options(**self.checkpoint.options)
         except ValidationError as error:
-            self.expect(
-                False,
+            self.add_violation(
                 f"options do not fit encoding {self.checkpoint.encoding}:"
                 f" {validation_summary(error)}",
             )
 
-    def has_valid_settings(self) -> None:
+    def check_setting_values(self) -> None:
         """Check that the defaults of settings exist and apply, and steps and guidance with them."""
         from harope_bench.core.errors import BenchError
         from harope_bench.core.schema import Settings
@@ -131,9 +131,9 @@ class _CheckpointContract:
         try:
             check_settings(checkpoint, {**defaults, **checkpoint.drawing})
         except BenchError as error:
-            self.expect(False, str(error))
+            self.add_violation(str(error))
 
-    def takes_what_its_suite_requests(self) -> None:
+    def check_suite_requests(self) -> None:
         """Check the conditioning of its network with that of its suite."""
         from harope_bench.core.conditioning import backbone_conditioning, check_checkpoint_suite
         from harope_bench.core.errors import OptionError
@@ -143,9 +143,9 @@ class _CheckpointContract:
             if self.checkpoint.suite is not None:
                 check_checkpoint_suite(self.checkpoint, self.checkpoint.suite)
         except OptionError as error:
-            self.expect(False, str(error))
+            self.add_violation(str(error))
 
-    def has_weights_with_their_hash(self) -> None:
+    def check_weights_sha256(self) -> None:
         """Check that the file of the weights has the recorded sha256."""
         from harope_bench.core.storage import sha256_file
 
@@ -156,7 +156,7 @@ class _CheckpointContract:
             f" {self.checkpoint.sha256[:12]}...",
         )
 
-    def loads_strictly(self) -> None:
+    def check_strict_loading(self) -> None:
         """Check that the network loads the weights, with no key missing or left over."""
         from harope_bench.core.state_dicts import load_weights
         from harope_bench.models import lora_manifest

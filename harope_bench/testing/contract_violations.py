@@ -32,6 +32,10 @@ class ContractViolations:
         if not condition:
             self.messages.append(message)
 
+    def add_violation(self, message: str) -> None:
+        """Add the message of a violation that is already known."""
+        self.messages.append(message)
+
     def run_checks(self, checks: Sequence[Callable[[], None]]) -> int:
         """Run every check and return their number.
 

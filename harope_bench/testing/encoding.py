@@ -58,21 +58,21 @@ def check_encoding(
     )
     return contract.violations.run_checks(
         [
-            contract.declares_required_members,
-            contract.rejects_unknown_options,
-            contract.is_deterministic,
-            contract.keeps_shapes_and_dtypes,
-            contract.is_precise_in_bfloat16,
-            contract.is_relative_as_declared,
-            contract.is_orthogonal_as_declared,
-            contract.is_identity_at_init_as_declared,
-            contract.is_per_head_as_declared,
-            contract.is_foldable_as_declared,
-            contract.trains_every_parameter,
-            contract.is_permutation_equivariant,
-            contract.keeps_no_cache_between_calls,
-            contract.reloads_from_state_dict,
-            contract.depends_on_positions,
+            contract.check_required_members,
+            contract.check_unknown_options_rejected,
+            contract.check_determinism,
+            contract.check_shapes_and_dtypes,
+            contract.check_bfloat16_precision,
+            contract.check_declared_relative,
+            contract.check_declared_orthogonal,
+            contract.check_declared_identity_at_init,
+            contract.check_declared_per_head,
+            contract.check_declared_foldable,
+            contract.check_every_parameter_trains,
+            contract.check_permutation_equivariance,
+            contract.check_no_cache_between_calls,
+            contract.check_state_dict_reload,
+            contract.check_position_dependence,
         ]
     )
 
@@ -99,6 +99,7 @@ class _EncodingContract:
             f"encoding {encoding_class.__module__}.{encoding_class.__qualname__}"
         )
         self.expect = self.violations.expect
+        self.add_violation = self.violations.add_violation
         # Options that are rejected are the caller's mistake, so they raise here.
         self.build(options)
 
@@ -189,7 +190,7 @@ class _EncodingContract:
         return (q.double() @ k.double().mT).detach()  # (B, heads, n, n)
 
     # Each method below checks one requirement.
-    def declares_required_members(self) -> None:
+    def check_required_members(self) -> None:
         """Check properties, options and source, and that the encoding overrides something."""
         from harope_bench.encodings.base import Encoding, EncodingOptions, EncodingProperties
 
@@ -211,7 +212,7 @@ class _EncodingContract:
             "overrides neither `embed` nor `rotate` nor its steps, so it encodes nothing",
         )
 
-    def rejects_unknown_options(self) -> None:
+    def check_unknown_options_rejected(self) -> None:
         """Check that an unknown option is an OptionError that names the known ones."""
         from harope_bench.core.errors import OptionError
 
@@ -225,13 +226,12 @@ class _EncodingContract:
                 f"rejects an unknown option without naming {', '.join(missing_fields)}: {error}",
             )
         else:
-            self.expect(
-                False,
+            self.add_violation(
                 "accepts an unknown option; let Options forbid extra fields and build with"
                 " encodings.base.build_encoding",
             )
 
-    def is_deterministic(self) -> None:
+    def check_determinism(self) -> None:
         """Check that builds from one seed are equal, and that calls use no global generator."""
         import torch
 
@@ -254,7 +254,7 @@ class _EncodingContract:
             "gives other results at the second call with the same inputs",
         )
 
-    def keeps_shapes_and_dtypes(self) -> None:
+    def check_shapes_and_dtypes(self) -> None:
         """Check that outputs are finite, with shape and dtype of their inputs, on every grid."""
         import torch
 
@@ -281,7 +281,7 @@ class _EncodingContract:
             )
             self.expect(output.isfinite().all(), f"{call} on grid {grid} in {dtype} is not finite")
 
-    def is_precise_in_bfloat16(self) -> None:
+    def check_bfloat16_precision(self) -> None:
         """Check that bfloat16 changes outputs by rounding only, although it cannot count to 257."""
         import copy
 
@@ -307,7 +307,7 @@ class _EncodingContract:
                 " float32 or better",
             )
 
-    def is_relative_as_declared(self) -> None:
+    def check_declared_relative(self) -> None:
         """Check that scores at positions p and p + c agree exactly where `relative` is declared."""
         import torch
 
@@ -334,7 +334,7 @@ class _EncodingContract:
                 "declares relative=False, but scores do not change when all positions are shifted",
             )
 
-    def is_orthogonal_as_declared(self) -> None:
+    def check_declared_orthogonal(self) -> None:
         """Check that `rotate` preserves lengths after training if `orthogonal` is declared."""
         encoding = self.build_perturbed()
         max_difference = 0.0
@@ -360,7 +360,7 @@ class _EncodingContract:
                 "declares orthogonal=False, but rotate preserves all lengths",
             )
 
-    def is_identity_at_init_as_declared(self) -> None:
+    def check_declared_identity_at_init(self) -> None:
         """Check that untrained scores equal rope-axial's where `identity_at_init` is declared."""
         from harope_bench.encodings.base import build_encoding, load_encoding
 
@@ -392,7 +392,7 @@ class _EncodingContract:
                 "declares identity_at_init=False, but it starts as rope-axial",
             )
 
-    def is_per_head_as_declared(self) -> None:
+    def check_declared_per_head(self) -> None:
         """Check that heads rotate equal queries differently where `per_head` is declared."""
         encoding = self.build_perturbed()
         positions = _positions(self.grids[0])
@@ -417,7 +417,7 @@ class _EncodingContract:
                     f" {max_difference:.2%}",
                 )
 
-    def is_foldable_as_declared(self) -> None:
+    def check_declared_foldable(self) -> None:
         """Check that matrices folded into the projections give the same queries and keys.
 
         Where `foldable` is not declared, `without_matrices` must raise OptionError.
@@ -431,8 +431,8 @@ class _EncodingContract:
                 encoding.without_matrices()
             except OptionError:
                 return
-            self.expect(
-                False, "declares foldable=False, but `without_matrices` returns an encoding"
+            self.add_violation(
+                "declares foldable=False, but `without_matrices` returns an encoding"
             )
             return
 
@@ -440,7 +440,7 @@ class _EncodingContract:
         for layer in range(N_LAYERS):
             pair = encoding.matrices(layer)
             if pair is None:
-                self.expect(False, "declares foldable, but `matrices` returns none")
+                self.add_violation("declares foldable, but `matrices` returns none")
                 return
             folded_pair = encoding.without_matrices().rotate(
                 q @ pair.q.mT, k @ pair.k.mT, positions, layer
@@ -453,7 +453,7 @@ class _EncodingContract:
                 f" {max_difference:.2%} off",
             )
 
-    def trains_every_parameter(self) -> None:
+    def check_every_parameter_trains(self) -> None:
         """Check that gradients are finite, and after training reach every parameter and token."""
         for stage, encoding in (
             ("at the start", self.build_untrained()),
@@ -472,7 +472,7 @@ class _EncodingContract:
 
             for name, leaf in [("the tokens", tokens), *encoding.named_parameters()]:
                 if leaf.grad is None:
-                    self.expect(False, f"no gradient reaches {name} {stage}")
+                    self.add_violation(f"no gradient reaches {name} {stage}")
                     continue
                 self.expect(
                     leaf.grad.isfinite().all(), f"the gradient of {name} {stage} is not finite"
@@ -482,7 +482,7 @@ class _EncodingContract:
                     f"the gradient of {name} {stage} is zero everywhere",
                 )
 
-    def is_permutation_equivariant(self) -> None:
+    def check_permutation_equivariance(self) -> None:
         """Check that tokens permuted with their positions give the same scores, permuted."""
         import torch
 
@@ -500,7 +500,7 @@ class _EncodingContract:
                 " its position alone",
             )
 
-    def keeps_no_cache_between_calls(self) -> None:
+    def check_no_cache_between_calls(self) -> None:
         """Check that other positions, or changed parameters, give results of their own."""
         import torch
 
@@ -532,7 +532,7 @@ class _EncodingContract:
                 "gives old results after its parameters changed; never cache across steps",
             )
 
-    def reloads_from_state_dict(self) -> None:
+    def check_state_dict_reload(self) -> None:
         """Check that a state dict is complete, loads strictly, and does not depend on the grid."""
         import torch
 
@@ -559,7 +559,7 @@ class _EncodingContract:
                 " not in the state dict",
             )
 
-    def depends_on_positions(self) -> None:
+    def check_position_dependence(self) -> None:
         """Check that scores depend on positions, and that inputs do not change in place.
 
         A step that is not overridden must return its input.

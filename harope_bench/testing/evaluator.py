@@ -87,11 +87,11 @@ def check_feature_evaluator(
     )
     return violations.run_checks(
         [
-            contract.declares_required_members,
-            contract.measures_every_metric,
-            contract.counts_failures,
-            contract.gives_reasons_for_missing_values,
-            contract.is_deterministic,
+            contract.check_required_members,
+            contract.check_every_metric,
+            contract.check_failure_counts,
+            contract.check_reasons_for_missing_values,
+            contract.check_determinism,
         ]
     )
 
@@ -126,7 +126,7 @@ class _FeatureEvaluatorContract:
             cached_moments=None,
         )
 
-    def declares_required_members(self) -> None:
+    def check_required_members(self) -> None:
         """Check version, profile, parity claim, and names of metrics."""
         expect = self.expect
         plugin = self.plugin
@@ -152,7 +152,7 @@ class _FeatureEvaluatorContract:
             )
             expect(metric.decimals >= 0, f"metric {metric.name} has {metric.decimals} decimals")
 
-    def measures_every_metric(self) -> None:
+    def check_every_metric(self) -> None:
         """Check the measurements on all rows; each declared metric must have a value."""
         row_count = len(self.features.indices)
         output = self.evaluate(self.features)
@@ -265,7 +265,7 @@ class _FeatureEvaluatorContract:
                 f"{call_text} per_sample of {name} is not finite",
             )
 
-    def counts_failures(self) -> None:
+    def check_failure_counts(self) -> None:
         """Check that failed images are counted and change no value."""
         row_count = len(self.features.indices)
         failed_count = self.features.failed + 3
@@ -281,7 +281,7 @@ class _FeatureEvaluatorContract:
                 " not be scored",
             )
 
-    def gives_reasons_for_missing_values(self) -> None:
+    def check_reasons_for_missing_values(self) -> None:
         """Check that zero, one and two rows give None with a reason where there is no value."""
         for n in (0, 1, 2):
             self._check_output(f"on {n} rows", self.evaluate(self.first_rows(n)), n, 0)
@@ -291,7 +291,7 @@ class _FeatureEvaluatorContract:
                 f"{m.metric} is {m.value} on no images at all, wanted None with a reason",
             )
 
-    def is_deterministic(self) -> None:
+    def check_determinism(self) -> None:
         """Check that equal features give equal results, and that inputs do not change."""
         import numpy as np
 

@@ -56,11 +56,11 @@ def check_feature_extractor(
     contract = _FeatureExtractorContract(plugin, device, images, violations)
     return violations.run_checks(
         [
-            contract.declares_required_members,
-            contract.loads_recorded_weights,
-            contract.passes_its_self_checks,
-            contract.returns_declared_arrays,
-            contract.extracts_images_independently,
+            contract.check_required_members,
+            contract.check_recorded_weights,
+            contract.check_judge_self_checks,
+            contract.check_declared_arrays,
+            contract.check_image_independence,
         ]
     )
 
@@ -114,7 +114,7 @@ class _FeatureExtractorContract:
         """Return the extractor with its weights; raise WeightsError where they are missing."""
         return self.plugin.open(self.device)
 
-    def declares_required_members(self) -> None:
+    def check_required_members(self) -> None:
         """Check version, class, preprocessing, batch size, and names of arrays."""
         expect = self.expect
         plugin = self.plugin
@@ -145,15 +145,15 @@ class _FeatureExtractorContract:
             f"batch_size is {plugin.batch_size!r}, wanted a positive integer",
         )
 
-    def loads_recorded_weights(self) -> None:
+    def check_recorded_weights(self) -> None:
         """Check that the hash of the loaded weights is the recorded one."""
         check_weights_hash(self.plugin, self.extractor, self.expect)
 
-    def passes_its_self_checks(self) -> None:
+    def check_judge_self_checks(self) -> None:
         """Check what `open_judge` checks before every use."""
         check_self_checks(self.plugin, self.extractor, self.expect)
 
-    def returns_declared_arrays(self) -> None:
+    def check_declared_arrays(self) -> None:
         """Check the arrays: exactly the declared ones, float32, finite, one row for each image.
 
         The input images must not change.
@@ -189,7 +189,7 @@ class _FeatureExtractorContract:
             "gives other features at the second call",
         )
 
-    def extracts_images_independently(self) -> None:
+    def check_image_independence(self) -> None:
         """Check that the features of an image do not depend on the other images of its batch."""
         import numpy as np
 

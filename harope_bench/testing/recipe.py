@@ -32,12 +32,12 @@ def check_recipe(name: str) -> int:
     contract = _RecipeContract(name, violations)
     return violations.run_checks(
         [
-            contract.has_valid_fields,
-            contract.has_a_consistent_schedule,
-            contract.names_existing_suites,
-            contract.names_a_judge_that_fits,
-            contract.builds_its_network,
-            contract.trains_for_its_suite,
+            contract.check_fields,
+            contract.check_schedule,
+            contract.check_suite_names,
+            contract.check_judge_name,
+            contract.check_network_builds,
+            contract.check_training_suite,
         ]
     )
 
@@ -48,11 +48,12 @@ class _RecipeContract:
     def __init__(self, name: str, violations: ContractViolations):
         self.name = name
         self.expect = violations.expect
+        self.add_violation = violations.add_violation
         self.recipe: AnyRecipe | None = None
 
     # Each method below checks one requirement. Without valid fields only the first one fails.
 
-    def has_valid_fields(self) -> None:
+    def check_fields(self) -> None:
         """Check that the recipe is read, with equal fields and hash at every call."""
         from harope_bench.core.errors import BenchError
         from harope_bench.training.recipe import read_recipe
@@ -60,7 +61,7 @@ class _RecipeContract:
         try:
             self.recipe, sha256 = read_recipe(self.name)
         except BenchError as error:
-            self.expect(False, str(error))
+            self.add_violation(str(error))
             return
         self.expect(
             read_recipe(self.name) == (self.recipe, sha256), "differs when it is read again"
@@ -70,7 +71,7 @@ class _RecipeContract:
             f"has name {self.recipe.name!r}",
         )
 
-    def has_a_consistent_schedule(self) -> None:
+    def check_schedule(self) -> None:
         """Check that warm-up and snapshots fall into the steps."""
         schedule = getattr(self.recipe, "schedule", None)  # getattr: some recipes train nothing
         if schedule is None:
@@ -84,7 +85,7 @@ class _RecipeContract:
             f"takes a snapshot every {schedule.snapshot_interval} steps, trains {schedule.steps}",
         )
 
-    def names_existing_suites(self) -> None:
+    def check_suite_names(self) -> None:
         """Check that the suites of training and test are registered."""
         from harope_bench.core import registry
 
@@ -95,7 +96,7 @@ class _RecipeContract:
                 f"{field} {suite!r} is not registered",
             )
 
-    def names_a_judge_that_fits(self) -> None:
+    def check_judge_name(self) -> None:
         """Check that the judge is registered, and extracts features for a reference."""
         from harope_bench.core import registry
         from harope_bench.judges.base import FeatureExtractor, load_judge
@@ -105,7 +106,7 @@ class _RecipeContract:
         if judge is None:
             return
         if judge not in registry.list_entries("judges"):
-            self.expect(False, f"judge {judge!r} is not registered")
+            self.add_violation(f"judge {judge!r} is not registered")
             return
         if isinstance(self.recipe, ReferenceRecipe):
             self.expect(
@@ -113,7 +114,7 @@ class _RecipeContract:
                 f"makes a reference of {judge}, which extracts no features",
             )
 
-    def builds_its_network(self) -> None:
+    def check_network_builds(self) -> None:
         """Check backbone and sampler, and that the network builds with its sizes."""
         import torch
 
@@ -129,14 +130,14 @@ class _RecipeContract:
             if recipe.sampler in registry.list_entries("samplers"):
                 load_sampler(recipe.sampler).check_steps(recipe.sampler_steps)
             else:
-                self.expect(False, f"sampler {recipe.sampler!r} is not registered")
+                self.add_violation(f"sampler {recipe.sampler!r} is not registered")
         if recipe.backbone not in registry.list_entries("backbones"):
-            self.expect(False, f"backbone {recipe.backbone!r} is not registered")
+            self.add_violation(f"backbone {recipe.backbone!r} is not registered")
             return
         with torch.random.fork_rng(devices=[]):
             load_backbone(recipe.backbone).build(DEFAULT_ENCODING, {}, recipe.config)
 
-    def trains_for_its_suite(self) -> None:
+    def check_training_suite(self) -> None:
         """Check that the network takes what the suite requests."""
         from harope_bench.core.errors import BenchError
         from harope_bench.training import run_recipe
@@ -145,4 +146,4 @@ class _RecipeContract:
             try:
                 run_recipe.check_recipe(self.recipe)
             except BenchError as error:
-                self.expect(False, str(error))
+                self.add_violation(str(error))

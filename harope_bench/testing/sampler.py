@@ -41,13 +41,13 @@ def check_sampler(name: str | Sampler) -> int:
     contract = _SamplerContract(sampler, violations)
     return violations.run_checks(
         [
-            contract.declares_required_members,
-            contract.makes_training_examples,
-            contract.samples_images,
-            contract.samples_rows_independently,
-            contract.leaves_its_inputs_alone,
-            contract.samples_by_its_network,
-            contract.samples_the_image_that_is_predicted,
+            contract.check_required_members,
+            contract.check_training_examples,
+            contract.check_sampled_images,
+            contract.check_sample_row_independence,
+            contract.check_inputs_unchanged,
+            contract.check_network_determines_samples,
+            contract.check_predicted_image_is_sampled,
         ]
     )
 
@@ -67,7 +67,7 @@ class _SamplerContract:
 
     # Each method below checks one requirement.
 
-    def declares_required_members(self) -> None:
+    def check_required_members(self) -> None:
         """Check prediction type and spacings."""
         from harope_bench.models.samplers.base import Sampler
 
@@ -84,7 +84,7 @@ class _SamplerContract:
             )
         self.sampler.check_steps(N_STEPS)
 
-    def makes_training_examples(self) -> None:
+    def check_training_examples(self) -> None:
         """Check shapes, finite values and unchanged inputs of a training example."""
         import torch
 
@@ -110,7 +110,7 @@ class _SamplerContract:
             "training_example changes its inputs",
         )
 
-    def samples_images(self) -> None:
+    def check_sampled_images(self) -> None:
         """Check shape, dtype and finite values of samples, and that calls are deterministic."""
         import torch
 
@@ -127,7 +127,7 @@ class _SamplerContract:
             "samples other images at the second call",
         )
 
-    def samples_rows_independently(self) -> None:
+    def check_sample_row_independence(self) -> None:
         """Check that a row depends on its own noise and generator alone."""
         import torch
 
@@ -147,7 +147,7 @@ class _SamplerContract:
         )
         self.expect(torch.equal(single_image, images[1:2]), "a row changes with its neighbours")
 
-    def leaves_its_inputs_alone(self) -> None:
+    def check_inputs_unchanged(self) -> None:
         """Check that neither the noise nor torch's global generator changes."""
         import torch
 
@@ -160,7 +160,7 @@ class _SamplerContract:
             torch.equal(torch.get_rng_state(), state), "moves torch's global random generator"
         )
 
-    def samples_by_its_network(self) -> None:
+    def check_network_determines_samples(self) -> None:
         """Check that a network is called once in every step, and that it decides the images."""
         import torch
 
@@ -177,7 +177,7 @@ class _SamplerContract:
         other_images = self.sample(lambda x, time: -_bent_network(x, time), noise)
         self.expect(not torch.equal(images, other_images), "another network gives equal images")
 
-    def samples_the_image_that_is_predicted(self) -> None:
+    def check_predicted_image_is_sampled(self) -> None:
         """Check that the ideal prediction for one image, as in training, samples this image."""
         clean = _noise(1, 5)
         network = self._ideal_network(clean)

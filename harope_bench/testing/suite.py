@@ -50,17 +50,17 @@ def check_suite(name: str | Suite) -> int:
     contract = _SuiteContract(suite, violations)
     return violations.run_checks(
         [
-            contract.declares_required_members,
-            contract.names_existing_evaluators,
-            contract.names_judges_of_the_right_kind,
-            contract.names_judges_of_every_role,
-            contract.has_valid_presets,
-            contract.makes_deterministic_requests,
-            contract.requests_its_conditioning,
-            contract.numbers_its_prompts,
-            contract.has_prompts_of_its_evaluators,
-            contract.states_its_prompts_source,
-            contract.has_references_with_their_hash,
+            contract.check_required_members,
+            contract.check_evaluator_names,
+            contract.check_judge_kinds,
+            contract.check_judge_roles,
+            contract.check_presets,
+            contract.check_deterministic_requests,
+            contract.check_requested_conditioning,
+            contract.check_prompt_numbers,
+            contract.check_prompts_suit_evaluators,
+            contract.check_prompts_source,
+            contract.check_reference_hashes,
         ]
     )
 
@@ -71,6 +71,7 @@ class _SuiteContract:
     def __init__(self, suite: Suite, violations: ContractViolations):
         self.suite = suite
         self.expect = violations.expect
+        self.add_violation = violations.add_violation
 
     @property
     def is_classification(self) -> bool:
@@ -105,7 +106,7 @@ class _SuiteContract:
 
     # Each method below checks one requirement.
 
-    def declares_required_members(self) -> None:
+    def check_required_members(self) -> None:
         """Check kind, version, title, resolution, count, evaluators and judges."""
         from harope_bench.suites.base import (
             CaptionSuite,
@@ -138,7 +139,7 @@ class _SuiteContract:
         judges = getattr(suite, "judges", None)
         expect(isinstance(judges, Mapping), f"judges is {judges!r}, wanted a dict by evaluator")
 
-    def names_existing_evaluators(self) -> None:
+    def check_evaluator_names(self) -> None:
         """Check that its evaluators are registered, that each has a judge, and their profiles."""
         for name in self.suite.evaluators:
             evaluator = _find_evaluator(name)
@@ -154,14 +155,14 @@ class _SuiteContract:
                 f"profiles has {profile!r} for {key!r}, which is no profile of an evaluator",
             )
 
-    def names_judges_of_the_right_kind(self) -> None:
+    def check_judge_kinds(self) -> None:
         """Check that judges are registered, and fit what the evaluator reads."""
         from harope_bench.evaluators.base import AnnotationEvaluator
 
         for key, judge in self.suite.judges.items():
             evaluator = _find_evaluator(ENDING_PATTERN.sub("", key))
             if evaluator is None:
-                self.expect(False, f"judges has {key!r}, which is no evaluator")
+                self.add_violation(f"judges has {key!r}, which is no evaluator")
                 continue
             if "/" in key:
                 profile = key.partition("/")[2]
@@ -175,7 +176,7 @@ class _SuiteContract:
                 self._check_feature_extractor(key, judge)
 
     def _check_feature_extractor(self, key: str, judge: object) -> None:
-        """Expect the registered name of a feature extractor."""
+        """Expect the name of a registered feature extractor for the evaluator `key`."""
         from harope_bench.core import registry
         from harope_bench.judges.base import FeatureExtractor, load_judge
 
@@ -186,7 +187,7 @@ class _SuiteContract:
         )
 
     def _check_annotators(self, key: str, judges: object, evaluator: AnnotationEvaluator) -> None:
-        """Expect registered annotators by role, for a suite of prompts."""
+        """Expect registered annotators by role for the evaluator `key` of a suite of prompts."""
         from harope_bench.core import registry
         from harope_bench.judges.base import load_judge
 
@@ -195,7 +196,7 @@ class _SuiteContract:
             f"names evaluator {key}, which scores annotations of prompts, and is no PromptSuite",
         )
         if not isinstance(judges, Mapping):
-            self.expect(False, f"judges of {key} are {judges!r}, wanted annotators by role")
+            self.add_violation(f"judges of {key} are {judges!r}, wanted annotators by role")
             return
         known_roles = {r.role for r in evaluator.annotator_roles}
         for role, text in judges.items():
@@ -207,7 +208,7 @@ class _SuiteContract:
                 f"judge {text!r} of {key} is no registered annotator of role {role}",
             )
 
-    def names_judges_of_every_role(self) -> None:
+    def check_judge_roles(self) -> None:
         """Check that every role that a prompt may need has a judge."""
         prompt_suite = self.prompt_suite
         if prompt_suite is None:
@@ -227,7 +228,7 @@ class _SuiteContract:
                 " prompts need",
             )
 
-    def has_valid_presets(self) -> None:
+    def check_presets(self) -> None:
         """Check that presets have fields of Settings only."""
         from harope_bench.core.schema import Settings
 
@@ -238,7 +239,7 @@ class _SuiteContract:
                 f"preset {preset} has {', '.join(sorted(unknown_fields))}, which are no settings",
             )
 
-    def makes_deterministic_requests(self) -> None:
+    def check_deterministic_requests(self) -> None:
         """Check that a request depends on its index alone, and that all of `count` exist."""
         if self.is_classification:
             return
@@ -259,7 +260,7 @@ class _SuiteContract:
             "returns another request where other indices are requested with it",
         )
 
-    def requests_its_conditioning(self) -> None:
+    def check_requested_conditioning(self) -> None:
         """Check that requests have labels of the declared number, or prompts."""
         from harope_bench.core.plugin_contracts import Conditioning
 
@@ -278,10 +279,10 @@ class _SuiteContract:
             conditioning = _conditioning_of(self.suite.requests([0])[0])
         for request in self.suite.requests(self.sample_indices):
             if complaint := _request_complaint(request, conditioning):
-                self.expect(False, f"request {request.index} {complaint}")
+                self.add_violation(f"request {request.index} {complaint}")
                 return
 
-    def numbers_its_prompts(self) -> None:
+    def check_prompt_numbers(self) -> None:
         """Check that index = copy * number of prompts + prompt index, and that prompts agree."""
         from harope_bench.core.errors import OptionError
 
@@ -309,9 +310,9 @@ class _SuiteContract:
             suite.case(suite.count)
         except OptionError:
             return
-        self.expect(False, f"has a case at index {suite.count}, wanted an OptionError beyond count")
+        self.add_violation(f"has a case at index {suite.count}, wanted an OptionError beyond count")
 
-    def has_prompts_of_its_evaluators(self) -> None:
+    def check_prompts_suit_evaluators(self) -> None:
         """Check that metadata is JSON, and that each evaluator of annotations finds its own."""
         suite = self.prompt_suite
         if suite is None:
@@ -325,7 +326,7 @@ class _SuiteContract:
                 f"no prompt has metadata {evaluator.metadata_key!r} of its evaluator {name}",
             )
 
-    def states_its_prompts_source(self) -> None:
+    def check_prompts_source(self) -> None:
         """Check name and sha256 of the prompts' file."""
         suite = self.prompt_suite
         if suite is None:
@@ -341,7 +342,7 @@ class _SuiteContract:
             "prompts_source differs at the second call",
         )
 
-    def has_references_with_their_hash(self) -> None:
+    def check_reference_hashes(self) -> None:
         """Check the reference of each feature extractor: its file, its hash and its judge."""
         from harope_bench.core.storage import sha256_file
         from harope_bench.data.adm_npz import array_names

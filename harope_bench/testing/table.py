@@ -29,10 +29,10 @@ def check_table(name: str) -> int:
     contract = _TableContract(load_table(name), ContractViolations(f"table {name}"))
     return contract.violations.run_checks(
         [
-            contract.has_numeric_cells,
-            contract.has_consistent_decimals,
-            contract.has_correct_best_cells,
-            contract.has_unique_titles,
+            contract.check_numeric_cells,
+            contract.check_decimals,
+            contract.check_best_cells,
+            contract.check_unique_titles,
         ]
     )
 
@@ -54,7 +54,7 @@ class _TableContract:
             if column.key in row.published
         ]
 
-    def has_numeric_cells(self) -> None:
+    def check_numeric_cells(self) -> None:
         """Check that a published text is a decimal number, with at most a percentage after it."""
         for row, column, text in self.cells():
             self.expect(
@@ -66,7 +66,7 @@ class _TableContract:
             "is a published table without a published number",
         )
 
-    def has_consistent_decimals(self) -> None:
+    def check_decimals(self) -> None:
         """Check that every published number has the decimals that its column declares."""
         for row, column, text in self.cells():
             match = PUBLISHED_PATTERN.fullmatch(text)
@@ -77,7 +77,7 @@ class _TableContract:
                     " decimals",
                 )
 
-    def has_correct_best_cells(self) -> None:
+    def check_best_cells(self) -> None:
         """Check that a cell marked best is the best of its block in its column's direction."""
         from decimal import Decimal
 
@@ -103,7 +103,7 @@ class _TableContract:
                 f" {best_value}",
             )
 
-    def has_unique_titles(self) -> None:
+    def check_unique_titles(self) -> None:
         """Check that rows and columns have titles, and that no two rows have the same."""
         titles = [
             tuple(row.header_text(head) for head in self.table.row_headers)

@@ -123,7 +123,7 @@ def _update_digest(digest: hashlib._Hash, value: object) -> None:
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Set torch's number of threads inside the block; None leaves it unchanged."""
+    """Set torch's number of threads to `count` inside the block; None leaves it unchanged."""
     previous_count = torch.get_num_threads()
     torch.set_num_threads(count or previous_count)
     try:

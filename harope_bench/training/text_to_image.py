@@ -130,7 +130,10 @@ def _training_indices(recipe: TextToImageRecipe, scenes: CaptionedScenes) -> Ten
 def predict_target(
     network: nn.Module, recipe: TextToImageRecipe, x: Tensor, time: Tensor, tokens: Tensor
 ) -> Tensor:
-    """Return the network's prediction in float32; its products have the recipe's precision."""
+    """Return the network's prediction in float32; its products have the recipe's precision.
+
+    `time` (B,) is from 0 (image) to 1000 (noise).
+    """
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
         prediction: Tensor = network(x, time, tokens)
     return prediction.float()

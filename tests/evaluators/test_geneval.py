@@ -259,6 +259,13 @@ def test_a_damaged_metadata_line_is_named(tmp_path: Path) -> None:
         read_metadata(path)
 
 
+def test_the_number_of_a_damaged_metadata_line_counts_blank_lines(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text(json.dumps(ONE_OF_EACH["colors"]) + "\n\n" + "nonsense\n")
+    with pytest.raises(StorageError, match="line 3 is not JSON"):
+        read_metadata(path)
+
+
 official = pytest.mark.skipif(
     not OFFICIAL.exists(), reason="the official prompt files are not here"
 )

@@ -190,7 +190,7 @@ GUARDS = (
           ("text/line-file-through-link", "text/line-file-outside")),
     Guard("a report is written over reports alone", everywhere(storage.check_overwrite, check_nothing), ("disk/report-onto-text",)),
     Guard("the gate looks at its files before it writes", everywhere(render.check_outputs, check_nothing), ("disk/junit-onto-text",)),
-    Guard("links and pipes are not written over", everywhere(regular_file.check_replaceable, check_nothing), ("disk/report-onto-dangling",)),
+    Guard("links and pipes are not written over", everywhere(regular_file.check_regular_or_missing, check_nothing), ("disk/report-onto-dangling",)),
     Guard("numbers of options have bounds", everywhere(check_maximum, check_nothing), ("flags/reference-images-huge",)),
     Guard("numbers of options are finite", attribute(FiniteFloat, "convert", click.FloatRange.convert), ("flags/guidance-nan",)),
     Guard("words are UTF-8", attribute(ErrorReportingGroup, "parse_args", click.Group.parse_args), ("names/generate-half-character",)),

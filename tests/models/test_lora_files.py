@@ -34,7 +34,7 @@ from harope_bench.models.register_checkpoint import register, register_checkpoin
 
 KINDS = ("flux", "sd3")
 RED = Request(index=0, prompt="a photo of a red cat")
-FILE = lora_manifest.LIBRARY_LORA
+FILE = lora_manifest.DIFFUSERS_LORA
 
 
 @pytest.fixture(scope="module")

@@ -145,7 +145,7 @@ def published_scores(
 
 
 def test_without_the_samples_it_is_skipped_and_says_how_to_get_them() -> None:
-    values = [f for f in check_installation(has_golden_sets=True) if f.area == "golden"]
+    values = [f for f in check_installation(check_golden=True) if f.area == "golden"]
     assert [(f.name, f.status) for f in values] == [
         ("imagenet-256", "missing"),
         ("imagenet-128", "missing"),
@@ -191,7 +191,7 @@ def test_one_golden_set_that_cannot_be_scored_does_not_hide_the_other(
         (folder / local_files.load_asset(asset).files[0].name).write_bytes(b"no archive")
     monkeypatch.delenv("HAROPE_BENCH_INCEPTION", raising=False)
     of_256, of_128 = (
-        f for f in check_installation(has_golden_sets=True, folder=folder) if f.area == "golden"
+        f for f in check_installation(check_golden=True, folder=folder) if f.area == "golden"
     )
     assert (of_256.name, of_256.status) == ("imagenet-256", "missing")
     assert "skipped" in of_256.detail and "harope-bench fetch inception-2015" in of_256.fix
@@ -206,7 +206,7 @@ def test_a_fault_of_a_whole_area_has_its_name(monkeypatch: pytest.MonkeyPatch) -
         raise BenchError("two things have one name; rename one")
 
     monkeypatch.setattr("harope_bench.pipeline.doctor._golden_findings", clash)
-    assert [f.name for f in check_installation(has_golden_sets=True) if f.area == "golden"] == ["-"]
+    assert [f.name for f in check_installation(check_golden=True) if f.area == "golden"] == ["-"]
 
 
 def test_a_judge_that_is_no_equivalent_proves_nothing(

@@ -178,9 +178,7 @@ def test_a_suite_without_its_prompts_is_checked_as_far_as_possible() -> None:
         def prompts_source(self) -> tuple[str, str]:
             raise MissingAssetError("my prompts are missing", advice="harope-bench fetch mine")
 
-    with pytest.raises(
-        UncheckedContractError, match=r"10 of 11 .*states_its_prompts_source.*fetch"
-    ):
+    with pytest.raises(UncheckedContractError, match=r"10 of 11 .*check_prompts_source.*fetch"):
         testing.check_suite(SuiteWithoutPrompts())
     assert issubclass(SuiteWithoutPrompts, PromptSuite)
     # what is violated comes first
@@ -264,7 +262,7 @@ def test_a_broken_sampler_is_caught(members: dict[str, Any], expected: str) -> N
         ('backbone = "dit"', 'backbone = "dti"', "backbone 'dti' is not registered"),
         ('sampler = "flow"', 'sampler = "flw"', "sampler 'flw' is not registered"),
         ("classes = 10", "classes = 11", "suite digits asks for 10 labels"),
-        ("heads = 2", "heads = 3", "builds_its_network"),
+        ("heads = 2", "heads = 3", "check_network_builds"),
         ("warmup = ", "warmup = 9", "warms up for"),
     ],
 )

@@ -202,7 +202,7 @@ METRIC = ToyEvaluator.metrics[0]
         ),
         (
             evaluator(lambda rows, failed: make_measurement(float(rows[0]), len(rows), failed)),
-            "gives_reasons_for_missing_values: IndexError",
+            "check_reasons_for_missing_values: IndexError",
         ),
         (
             evaluator(lambda rows, failed: make_measurement(None, len(rows), failed)),

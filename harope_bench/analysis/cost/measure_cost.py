@@ -84,7 +84,9 @@ def measure_cost(
 
 def count_cost(plan: Plan, out: Path) -> EvaluatedResult:
     """Count the operations of a plan's network without weights, and write to `out`/cost."""
-    return _cached_or_measured(plan, out, COUNTED_TEXT, False, lambda: _count_arrays(plan))
+    return _cached_or_measured(
+        plan, out, COUNTED_TEXT, rescore=False, make_arrays=lambda: _count_arrays(plan)
+    )
 
 
 def plan_without_weights(
@@ -128,7 +130,7 @@ def plan_without_weights(
 
 
 def describe_setup(settings: Settings, batch: int, count: int) -> str:
-    """Return device, software and number of forward passes as text.
+    """Return device, software and `count`, the number of forward passes, as text.
 
     Latencies with different texts are not comparable.
     """
@@ -178,7 +180,7 @@ def _cached_or_measured(
     )
     is_up_to_date = has_forwards and not rescore
     if stored_result is not None and is_up_to_date and stored_result.version == evaluator.version:
-        return EvaluatedResult(stored_result, path, False)
+        return EvaluatedResult(stored_result, path, is_new=False)
     if rescore and not has_forwards:
         raise SampleError(
             f"{forwards_path} holds no forwards of this plan on this device; run eval --with"
@@ -198,7 +200,7 @@ def _cached_or_measured(
         scale=plan.checkpoint.scale,
         has_arrays=False,
     )
-    return EvaluatedResult(write_result(path, result, arrays={}), path, True)
+    return EvaluatedResult(write_result(path, result, arrays={}), path, is_new=True)
 
 
 def _stored_result(path: Path, forwards_path: Path) -> Result | None:

@@ -229,11 +229,11 @@ class ConvertedBlipVqa(LocalAnnotator):
             MissingAssetError: The folder or its vocabulary is missing.
             WeightsError: The weights are unsafe or of another network.
         """
-        folder, sha256 = self.find_model()
+        folder, folder_sha256 = self.find_model()
         path = find_weights_file(folder)
         state = blip_network.resize_positions(blip_network.convert_state(load_weights(path)))
         tokenizer = blip_network.BlipTokenizer(self._vocabulary_path(folder))
-        return self.plugin.build_loaded(WeightsFile(path, sha256), state, tokenizer, device)
+        return self.plugin.build_loaded(WeightsFile(path, folder_sha256), state, tokenizer, device)
 
     def self_checks(self) -> tuple[NamedCheck, ...]:
         """Return checks that hold for any weights."""

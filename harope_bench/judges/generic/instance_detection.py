@@ -83,6 +83,8 @@ def fitted_size(height: int, width: int, scale: tuple[int, int] = SCALE) -> tupl
 def prepare_image(image: np.ndarray, scale: tuple[int, int] = SCALE) -> PreparedImage:
     """Return an image (H, W, 3) uint8 in RGB as mmdet 2.x's test pipeline gives it.
 
+    `scale` limits the resized sides in pixels.
+
     OpenCV resizes uint8 values, bilinear without antialias. Grey pads right and bottom to a
     multiple of 32 before normalising. mmdet reads BGR and converts to RGB while normalising. No
     earlier step mixes channels, so RGB throughout gives equal values.
@@ -195,7 +197,9 @@ def _mask_detections(
     """Yield the detections of one mask whose scores are high enough.
 
     Args:
-        positions: of the pairs in the network's order. load_mask: returns the mask (H, W) bool.
+        positions: Places of the (mask, class) pairs in the network's order.
+        labels, scores: Class name and score of each pair.
+        load_mask: Returns the mask (H, W) bool.
     """
     kept_pairs = [n for n, score in enumerate(scores) if score >= np.float32(MIN_SCORE)]
     if not kept_pairs:

@@ -104,7 +104,7 @@ def clean_resize(image: np.ndarray) -> np.ndarray:
 
 
 def load_network(path: Path, sha256: str) -> nn.Module:
-    """Return torch-fidelity's network with the weights of a file, after checking its hash.
+    """Return torch-fidelity's network with the weights of a file of this sha256.
 
     Nothing but tensors is unpickled.
 

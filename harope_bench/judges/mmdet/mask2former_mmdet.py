@@ -65,7 +65,8 @@ def build_network() -> nn.Module:
 def make_test_pipeline(scale: tuple[int, int]) -> Callable[[np.ndarray], dict[str, list[object]]]:
     """Return mmdet 3.3's test pipeline as a function of an image (H, W, 3) uint8 in BGR.
 
-    The published pipeline reads such an image from a file and converts it to float32.
+    `scale` limits the resized sides in pixels. The published pipeline reads such an image
+    from a file and converts it to float32.
     """
     from mmcv.transforms import Compose
 
@@ -124,7 +125,7 @@ class LoadedMmdetMask2Former(LoadedAnnotator):
     def network_input(self, image: np.ndarray) -> Tensor:
         """Return an image (H, W, 3) uint8 as input of the network, (1, 3, H', W')."""
         inputs = self.test_pipeline(_to_bgr(image))
-        tensor: Tensor = self.network.data_preprocessor(inputs, False)["inputs"]
+        tensor: Tensor = self.network.data_preprocessor(inputs, training=False)["inputs"]
         return tensor
 
 

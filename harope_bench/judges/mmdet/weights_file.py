@@ -72,7 +72,7 @@ def find_weights(asset: str) -> WeightsFile:
 
 
 def is_published(sha256: str) -> bool:
-    """Return whether a hash has the known beginning of one of the published files' hashes."""
+    """Return whether a file's sha256 begins as that of one of the published files."""
     return any(
         sha256.startswith(file.sha256 or file.sha256_prefix or "-")
         for name in ASSETS

@@ -95,7 +95,7 @@ def file_sha256(path: Path, names: Sequence[str] = ()) -> str:
 
 
 def judge_class_of(sha256: str, published_sha256: str | None) -> tuple[str, str]:
-    """Return the judge class and its reason in words.
+    """Return the judge class of weights with this sha256, and its reason in words.
 
     It is official for weights of the published hash, which the user states, and else a substitute.
 

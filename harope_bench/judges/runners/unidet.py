@@ -175,7 +175,10 @@ def load_network(
 def make_annotate(
     network: DetectronObject, labels: list[str], device: str, runner_role: str
 ) -> common.Annotate:
-    """Return the function that detects objects, with boxes in pixels of the original image."""
+    """Return the function that detects objects, with boxes in pixels of the original image.
+
+    `labels` are the class names in the order of the network.
+    """
     import numpy as np
     import torch
     from torchvision.transforms import Resize  # type: ignore[import-untyped,unused-ignore]
@@ -215,6 +218,7 @@ def make_detection_annotation(
     """Return detectron2's fields as an annotation, the highest score first.
 
     Args:
+        labels: Class names in the order of the network.
         image_size, frame_size: (width, height) of the original image and of the network's input.
     """
     x_scale = image_size[0] / frame_size[0]

@@ -169,7 +169,7 @@ class DiT(EncodedNetwork):
 
         Args:
             x: (B, C, H, W); the patch size divides H and W.
-            time: (B,).
+            time: (B,), from 0 (image) to 1000 (noise).
             labels: (B,) int64; `classes` stands for "no label".
 
         Returns:

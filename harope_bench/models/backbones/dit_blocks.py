@@ -16,7 +16,7 @@ FREQUENCY_EMBEDDING_SIZE = 256  # Width of the sinusoidal time features.
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Return tokens x (B, N, D), scaled and shifted per sample by (B, D).
+    """Return tokens x (B, N, D) * (1 + scale) + shift, with scale and shift (B, D) per sample.
 
     Source: facebookresearch/DiT:models.py, modulate.
     """
@@ -157,7 +157,7 @@ class TimestepEmbedder(nn.Module):
         )
 
     def forward(self, time: Tensor) -> Tensor:
-        """Return embeddings (B, width) of times (B,).
+        """Return embeddings (B, width) of times (B,), from 0 (image) to 1000 (noise).
 
         Source: facebookresearch/DiT:models.py, TimestepEmbedder.timestep_embedding.
         """

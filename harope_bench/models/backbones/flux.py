@@ -288,7 +288,7 @@ class FluxBackbone(AdapterPipelineBackbone):
     def random_inputs(
         self, network: EncodedTransformer, side: int, text: int, batch: int
     ) -> dict[str, Tensor]:
-        """Return random inputs of one denoising step, on the network's device.
+        """Return random inputs of one step with side x side image tokens, on the network's device.
 
         For a network on the meta device the token ids stay on the CPU, because positions are read
         from them.

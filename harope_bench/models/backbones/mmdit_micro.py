@@ -158,7 +158,7 @@ class MMDiT(EncodedNetwork):
 
         Args:
             x: (B, C, H, W); the patch size divides H and W.
-            time: (B,).
+            time: (B,), from 0 (image) to 1000 (noise).
             words: (B, max_words) int64.
         """
         patch = self.config.patch

@@ -194,7 +194,7 @@ class Sd3Backbone(AdapterPipelineBackbone):
     def random_inputs(
         self, network: EncodedTransformer, side: int, text: int, batch: int
     ) -> dict[str, Tensor]:
-        """Return random inputs of one denoising step, on the network's device."""
+        """Return random inputs of one step with side x side image tokens, on its device."""
         config = network.transformer.config
         weight = next(network.parameters())
         with torch.device("cpu"):

@@ -24,7 +24,7 @@ class TrainingExample(NamedTuple):
 
     Attributes:
         noised_input: Images with noise, (B, ...).
-        time: The time that the network receives, (B,).
+        time: The time that the network receives, (B,), from 0 (image) to 1000 (noise).
         target: The prediction that the network is trained for, (B, ...).
     """
 

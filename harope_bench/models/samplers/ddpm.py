@@ -159,7 +159,8 @@ def schedule(alphas_cumprod: Tensor, times: Sequence[int]) -> list[DiffusionStep
 def predict_noise(network: Predictor, x: Tensor, time: int) -> tuple[Tensor, Tensor | None]:
     """Return the predicted noise (B, C, ...) and the variance fraction (B, C, ...).
 
-    The fraction is None for a network without learned sigma, which returns C channels, not 2C.
+    `time` is DDPM's step, 0 to 999. The fraction is None for a network without learned sigma, which
+    returns C channels, not 2C.
     """
     prediction = network(x, torch.full((len(x),), float(time), device=x.device))
     if prediction.shape[1] == 2 * x.shape[1]:

@@ -12,7 +12,7 @@ from harope_bench.core.checksums import check_recorded_hash
 from harope_bench.core.errors import StorageError
 from harope_bench.core.escaping import printable_line
 from harope_bench.core.json_lines import append_text, read_lines_by_field
-from harope_bench.core.regular_file import check_replaceable
+from harope_bench.core.regular_file import check_regular_or_missing
 from harope_bench.core.storage import check_overwrite, convert_os_errors, make_folder, write_bytes
 from harope_bench.data.result_store import StoredResult
 from harope_bench.data.run_folder import RECORDS_FILE
@@ -159,7 +159,7 @@ def check_outputs(junit: Path | None, summary: Path | None) -> None:
         check_overwrite(junit, f'name="{TITLE}"', "JUnit XML of the gate")
     if summary is not None:
         with convert_os_errors(summary):
-            check_replaceable(summary)
+            check_regular_or_missing(summary)
 
 
 def write_junit(result: GateResult, path: Path) -> None:

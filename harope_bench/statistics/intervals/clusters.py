@@ -239,7 +239,7 @@ class BoundedMean(NamedTuple):
     def from_scores(cls, scores: np.ndarray, tasks: np.ndarray) -> BoundedMean | None:
         """Return the mean of scores (P,) over tasks (P,).
 
-        None if in every task all scores are equal between 0 and 1.
+        None if in every task all scores are the same number, strictly between 0 and 1 in each.
         """
         prompt_counts = np.bincount(tasks)  # (T,)
         n_tasks = len(prompt_counts)
@@ -251,7 +251,7 @@ class BoundedMean(NamedTuple):
             return None
 
         # A task at its bound shows no variance, but its mean has Wilson's error. Where the whole
-        # mean is at a bound, the effective number includes that error, so it fades out there.
+        # mean nears a bound, `effective_prompts` includes that error, so its variance fades out.
         rate = float(task_means.mean())
         estimated_variances = np.where(
             is_constant, 0.0, squares / (prompt_counts - 1) / prompt_counts

@@ -41,6 +41,7 @@ def convert(
     Args:
         to: `adm`, `png` or the name of a layout.
         suite_name: suite of the prompts, where the source does not determine it.
+        count: number of the first samples to write; None writes all.
         folder_options: which image of the source belongs to which prompt.
         replace: overwrite an .npz with other contents.
 

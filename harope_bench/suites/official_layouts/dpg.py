@@ -141,6 +141,8 @@ def _warnings(
 def tile_boxes(path: Path, side: int | None = None, tiles: int | None = None) -> list[TileBox]:
     """Return the boxes of a file's tiles, row by row; none if the file cannot be read.
 
+    A tile has `side` pixels a side.
+
     Raises:
         OptionError: The size of the file is ambiguous.
         SampleError: There is no whole number of square tiles in one of the grids 1 x 1, 2 x 1,

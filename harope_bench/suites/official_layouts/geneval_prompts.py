@@ -89,10 +89,10 @@ def read_metadata_line(text: str) -> Metadata:
     raise UnknownMetadataError("its metadata are no JSON object")
 
 
-def _differing_fields(spec: PartialPromptSpec, official_metadata: Metadata) -> list[str]:
-    """Return the names of the fields that a line has and whose values differ from the prompt's."""
+def _differing_fields(line_spec: PartialPromptSpec, official_metadata: Metadata) -> list[str]:
+    """Return the fields that a line of the file has and that differ from the official metadata."""
     official_spec = PartialPromptSpec.model_validate(official_metadata)
-    values = spec.model_dump(include=spec.model_fields_set)
+    values = line_spec.model_dump(include=line_spec.model_fields_set)
     expected = official_spec.model_dump()
     return [
         field for field in COMPARED_FIELDS if field in values and values[field] != expected[field]

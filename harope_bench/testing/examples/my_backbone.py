@@ -48,7 +48,10 @@ class MyBackboneNetwork(EncodedNetwork):
         self.output = nn.Linear(sizes.hidden, sizes.patch**2)
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
-        """Return the prediction (B, 1, H, W); label `classes` means "no label"."""
+        """Return the prediction (B, 1, H, W); label `classes` means "no label".
+
+        `time` (B,) is from 0 (image) to 1000 (noise).
+        """
         rows = x.shape[2] // self.sizes.patch
         columns = x.shape[3] // self.sizes.patch
         positions = network_sizes.grid_positions(rows, columns)  # (N, 2)
