@@ -35,7 +35,7 @@ FOR_OTHERS = {
     ),
     "setuptools": "mmengine imports its pkg_resources",
 }
-BROUGHT = {"tokenizers"}  # imported by tests alone, and a part of transformers
+INDIRECT = {"tokenizers"}  # imported_packages by tests alone, and a part of transformers
 STAND_ALONE = (
     PACKAGE / "judges" / "runners"
 )  # executed by a Python of the user's with packages of its own
@@ -74,10 +74,10 @@ def included_extras(name: str) -> set[str]:
     return {part for line in lines for part in line.partition("[")[2].rstrip("]").split(",")}
 
 
-def extra_packages(*chosen: str) -> set[str]:
+def extra_packages(*extra_names: str) -> set[str]:
     extras = project()["optional-dependencies"]
     assert isinstance(extras, dict)
-    return set().union(*(names(extras[name]) for name in chosen))
+    return set().union(*(names(extras[name]) for name in extra_names))
 
 
 def modules(source: str) -> Iterator[str]:
@@ -102,24 +102,28 @@ def modules(source: str) -> Iterator[str]:
 def distributions(folder: Path) -> set[str]:
     """Distributions of other people that the files below a folder import."""
     files = [path for path in folder.rglob("*.py") if STAND_ALONE not in path.parents]
-    ours = {"harope_bench", "hostile"} | {path.stem for path in TESTS.rglob("*.py")}
-    found = {module for path in files for module in modules(path.read_text(encoding="utf-8"))}
-    foreign = found - set(sys.stdlib_module_names) - ours
-    return {DISTRIBUTIONS.get(module, module.lower().replace("_", "-")) for module in foreign}
+    own_packages = {"harope_bench", "hostile"} | {path.stem for path in TESTS.rglob("*.py")}
+    imported_modules = {
+        module for path in files for module in modules(path.read_text(encoding="utf-8"))
+    }
+    foreign_packages = imported_modules - set(sys.stdlib_module_names) - own_packages
+    return {
+        DISTRIBUTIONS.get(module, module.lower().replace("_", "-")) for module in foreign_packages
+    }
 
 
 def on_import(source: str) -> set[str]:
-    """Modules that are met when a file is imported: outside functions and outside TYPE_CHECKING."""
+    """Modules that are met when a file is imported: outside functions and TYPE_CHECKING."""
     waiting: list[ast.AST] = [ast.parse(source)]
-    found: set[str] = set()
+    imported_modules: set[str] = set()
     while waiting:
         node = waiting.pop()
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or _is_for_types(node):
             continue
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            found |= set(modules(ast.unparse(node)))
+            imported_modules |= set(modules(ast.unparse(node)))
         waiting.extend(ast.iter_child_nodes(node))
-    return found
+    return imported_modules
 
 
 def _is_for_types(node: ast.AST) -> bool:
@@ -131,19 +135,24 @@ def test_what_the_package_imports_is_declared() -> None:
 
 
 def test_what_is_declared_is_imported() -> None:
-    imported = distributions(PACKAGE)
-    assert base() - imported == set()
+    imported_packages = distributions(PACKAGE)
+    assert base() - imported_packages == set()
     for name in RUN_TIME:
-        assert extra_packages(name) - imported - set(FOR_OTHERS) - {SELF} == set(), name
+        assert extra_packages(name) - imported_packages - set(FOR_OTHERS) - {SELF} == set(), name
         assert not extra_packages(name) & base(), name
 
 
 def test_what_tests_import_is_declared_and_used() -> None:
-    imported = distributions(TESTS)
-    assert imported - base() - extra_packages(*RUN_TIME, "test", "parity") - BROUGHT == set()
+    imported_packages = distributions(TESTS)
+    assert (
+        imported_packages - base() - extra_packages(*RUN_TIME, "test", "parity") - INDIRECT == set()
+    )
     assert included_extras("dev") == {"test"}
     assert included_extras("test") == {"torch", "figures", "frames"}
-    assert extra_packages("test", "parity", "dev") - imported - TOOLS - set(FOR_OTHERS) == set()
+    assert (
+        extra_packages("test", "parity", "dev") - imported_packages - TOOLS - set(FOR_OTHERS)
+        == set()
+    )
 
 
 def test_every_extra_is_known_here() -> None:
@@ -158,7 +167,7 @@ def test_extras_include_what_they_build_on() -> None:
 
 
 def test_exceptions_are_exceptions() -> None:
-    """One that is imported by now, or declared no more, has to go."""
+    """One that is imported_packages by now, or declared no more, has to go."""
     declared = base() | extra_packages(*RUN_TIME, "parity")
     assert set(FOR_OTHERS) <= declared and not set(FOR_OTHERS) & distributions(PACKAGE)
     assert set(DISTRIBUTIONS.values()) <= declared
@@ -180,7 +189,7 @@ def test_the_core_has_ranges_and_no_pins() -> None:
 
 def test_modules_start_without_the_extras() -> None:
     files = [path for path in PACKAGE.rglob("*.py") if STAND_ALONE not in path.parents]
-    met = {
+    packages_by_module = {
         path.name: {
             DISTRIBUTIONS.get(m, m.lower().replace("_", "-"))
             for m in on_import(path.read_text("utf-8"))
@@ -188,7 +197,11 @@ def test_modules_start_without_the_extras() -> None:
         for path in files
     }
     optional = extra_packages(*(name for name in RUN_TIME if name != "torch")) - {SELF}
-    assert {name: found for name, modules_ in met.items() if (found := modules_ & optional)} == {}
+    assert {
+        name: imported_modules
+        for name, modules_ in packages_by_module.items()
+        if (imported_modules := modules_ & optional)
+    } == {}
 
 
 def test_torch_is_imported_at_the_top_of_networks_alone() -> None:
@@ -197,6 +210,7 @@ def test_torch_is_imported_at_the_top_of_networks_alone() -> None:
         path
         for path in PACKAGE.rglob("*.py")
         if STAND_ALONE not in path.parents
+        and path.parent.name != "examples"
         and {DISTRIBUTIONS.get(m, m) for m in on_import(path.read_text("utf-8"))}
         & {name.replace("-", "_") for name in extra_packages("torch")}
     ]
@@ -213,8 +227,8 @@ def test_torch_is_imported_at_the_top_of_networks_alone() -> None:
 def test_the_doctor_asks_for_what_is_declared() -> None:
     assert set(doctor.REQUIRED_PACKAGES) == base()
     assert set(doctor.EXTRAS) == set(RUN_TIME)
-    for name, needed in doctor.EXTRAS.items():
-        declared = {DISTRIBUTIONS.get(module, module.replace("_", "-")) for module in needed}
+    for name, module_names in doctor.EXTRAS.items():
+        declared = {DISTRIBUTIONS.get(module, module.replace("_", "-")) for module in module_names}
         assert declared == extra_packages(name) - set(FOR_OTHERS) - {SELF}, name
 
 

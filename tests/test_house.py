@@ -34,6 +34,7 @@ FLOORS: list[set[str]] = [
     {"testing", "pipeline", "examples"},
     {"commands", "api"},
     {"cli"},
+    {"__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 # Beyond the floors: rules and networks never meet, and neither knows how an image was generated.
@@ -315,13 +316,13 @@ PIPELINE = sorted(m for m in MODULES if room(m) == "pipeline")
 @pytest.mark.parametrize("module", PIPELINE)
 def test_the_pipeline_reaches_plugins_by_name(module: str) -> None:
     """Of a room of plug-ins it may import the contract (base), and what suites share with no
-    plug-in: the official layouts.
+    plug-in: the official layouts and their references.
     """
     wrong_records = []
     for own_import in own_imports(module):
         parts = own_import.module.split(".")[1:]
         shared_flag = (
-            parts[-1] == "base"
+            parts[-1] in ("base", "suite_reference")
             or parts[:2] in (["suites", "official_layouts"],)
             or (parts[0] == "models" and len(parts) == 2)
         )

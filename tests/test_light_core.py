@@ -24,7 +24,9 @@ from harope_bench.core.extras import (
 
 ROOT = Path(harope_bench.__file__).parents[1]
 # Packages that only extras install, and modules that one operating system alone has.
-BLOCKED = sorted({module for modules in EXTRAS.values() for module in modules} | {"accelerate"})
+BLOCKED_PACKAGES = sorted(
+    {module for modules in EXTRAS.values() for module in modules} | {"accelerate"}
+)
 ONE_SYSTEM = ("resource", "termios", "pwd", "grp", "tty", "pty", "syslog", "winreg", "msvcrt")
 # Runs each command in one process, where the import of a blocked package fails as if it were not
 # installed, and prints the exit codes.
@@ -32,12 +34,12 @@ RUNNER = """
 import json
 import sys
 
-BLOCKED = set(json.loads(sys.argv[1]))
+BLOCKED_PACKAGES = set(json.loads(sys.argv[1]))
 
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in BLOCKED:
+        if name.partition(".")[0] in BLOCKED_PACKAGES:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
@@ -53,7 +55,7 @@ for arguments in json.loads(sys.argv[2]):
         sys.stdout.flush()
         codes.append(exit.code or 0)
 print("codes", json.dumps(codes))
-print("loaded", json.dumps(sorted(BLOCKED & {name.partition(".")[0] for name in sys.modules})))
+print("loaded", json.dumps(sorted(BLOCKED_PACKAGES & {name.split(".")[0] for name in sys.modules})))
 """
 
 
@@ -62,7 +64,15 @@ def run_blocked(
 ) -> tuple[list[int], str]:
     """Run commands in a process without extras; return their exit codes and all they printed."""
     process = subprocess.run(
-        [sys.executable, "-W", "error", "-c", RUNNER, json.dumps(BLOCKED), json.dumps(commands)],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            RUNNER,
+            json.dumps(BLOCKED_PACKAGES),
+            json.dumps(commands),
+        ],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), **(variables or {})},
         stdout=subprocess.PIPE,
@@ -90,7 +100,7 @@ def test_the_core_runs_its_commands(tmp_path: Path) -> None:
 
 
 # By command, the extras that it names before it starts.
-REJECTED: tuple[tuple[tuple[str, ...], str], ...] = (
+REJECTED_COMMANDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("generate", "digits-harope", "--count", "2", "--out", "out"), "torch"),
     (("eval", "digits-harope", "--suite", "digits", "--count", "9", "--out", "out"), "torch"),
     (("eval", "digits-deit-ape", "--count", "9", "--out", "out"), "torch"),
@@ -118,10 +128,10 @@ def test_a_command_names_its_extra_before_it_writes(tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     home = {"HAROPE_BENCH_HOME": str(tmp_path / "home")}
 
-    codes, output = run_blocked(tmp_path, [arguments for arguments, _ in REJECTED], home)
-    assert codes == [1] * len(REJECTED), output
+    codes, output = run_blocked(tmp_path, [arguments for arguments, _ in REJECTED_COMMANDS], home)
+    assert codes == [1] * len(REJECTED_COMMANDS), output
     parts = output.split("== ")[1:]
-    for (arguments, extra_names), part in zip(REJECTED, parts, strict=True):
+    for (arguments, extra_names), part in zip(REJECTED_COMMANDS, parts, strict=True):
         _, line, *rest = part.strip().splitlines()
         assert install_command(extra_names) in line, (arguments, line)
         assert line.count("pip install") == 1, (arguments, line)
@@ -143,7 +153,8 @@ def test_help_and_lists_load_no_library_that_computes(words: list[str]) -> None:
     code = (
         "import sys\nfrom harope_bench.cli import main\ntry: main(sys.argv[1:])\n"
         "except SystemExit as end: assert not end.code\n"
-        f"heavy = {{'numpy', 'pydantic', 'jinja2', 'PIL', *{BLOCKED!r}}} & set(sys.modules)\n"
+        f"heavy = {{'numpy', 'pydantic', 'jinja2', 'PIL', *{BLOCKED_PACKAGES!r}}}"
+        " & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     process = subprocess.run(
@@ -161,7 +172,7 @@ def test_the_readers_of_official_results_load_without_extras(tmp_path: Path) -> 
         "import harope_bench.evaluators.t2i_compbench\n"
     )
     process = subprocess.run(
-        [sys.executable, "-c", code, "-", *BLOCKED],
+        [sys.executable, "-c", code, "-", *BLOCKED_PACKAGES],
         capture_output=True,
         text=True,
         check=False,

@@ -425,9 +425,10 @@ def resolve_profile(suite: Suite, name: str, scoring: FeatureScoring) -> Evaluat
         rejection = f"evaluator {name} takes no annotators"
         if isinstance(suite, LabelSuite):
             rejection = f"suite {scoring.suite} has labels and takes no annotators"
+        example = f", such as {suite_judge}" if suite_judge else " of `list judges`"
         raise OptionError(
             f"--judge {scoring.judge} assigns an annotator to a role, but {rejection}; give a"
-            f" feature extractor, such as {suite_judge or 'inception-2015'}"
+            f" feature extractor{example}"
         )
     judge = scoring.judge or str(suite_judge)
     load_feature_extractor(judge)

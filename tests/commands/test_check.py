@@ -30,8 +30,8 @@ GOOD = RopeAxial
 
 def check(*words: str) -> tuple[int, list[str]]:
     """Exit code and lines of the command."""
-    done = CliRunner().invoke(main, ["check", *words])
-    return done.exit_code, done.output.strip().splitlines()
+    process = CliRunner().invoke(main, ["check", *words])
+    return process.exit_code, process.output.strip().splitlines()
 
 
 def test_a_contract_that_holds_is_one_line() -> None:

@@ -23,8 +23,8 @@ def run_line(line: str) -> dict[str, object]:
         exec(compile(words[1], "-c", "exec"), {})
         code, output = 0, ""
     else:
-        done = CliRunner().invoke(main, words, prog_name="harope-bench")
-        code, output = done.exit_code, done.output
+        process = CliRunner().invoke(main, words, prog_name="harope-bench")
+        code, output = process.exit_code, process.output
     return {
         "line": line,
         "code": code,

@@ -33,11 +33,11 @@ def plugins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def run(*words: object, code: int = 0) -> str:
     """What a command prints; exactly one line where it fails."""
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exit_code == code, (done.output, done.exception)
+    process = CliRunner().invoke(main, [str(word) for word in words])
+    assert process.exit_code == code, (process.output, process.exception)
     if code == 1:
-        assert len(done.output.strip().splitlines()) == 1
-    return done.output
+        assert len(process.output.strip().splitlines()) == 1
+    return process.output
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ from harope_bench.testing.contract_violations import ContractViolations, Uncheck
 
 def violations(check: Callable[..., int], *arguments: Any) -> str:
     """The text of what a contract rejects."""
-    with pytest.raises(AssertionError) as caught:
+    with pytest.raises(AssertionError) as error_info:
         check(*arguments)
-    return str(caught.value)
+    return str(error_info.value)
 
 
 def with_altered_fields(base: type, *arguments: Any, **members: Any) -> Any:
@@ -297,9 +297,9 @@ def test_a_broken_checkpoint_is_caught(
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
-    with pytest.raises(Exception, match=r"mine") as caught:
+    with pytest.raises(Exception, match=r"mine") as error_info:
         testing.check_checkpoint("mine")
-    assert expected in str(caught.value)
+    assert expected in str(error_info.value)
 
 
 def test_altered_and_missing_weights_of_a_checkpoint_are_told_apart(
@@ -357,10 +357,12 @@ def test_a_violation_precedes_what_could_not_run() -> None:
     def holds() -> None:
         pass
 
-    with pytest.raises(UncheckedContractError) as caught:
+    with pytest.raises(UncheckedContractError) as error_info:
         ContractViolations("thing x").run_checks([holds, is_missing])
-    assert caught.value.advice == "fetch them"
-    assert "1 of 2 checks hold, is_missing could not run: weights are missing" in str(caught.value)
+    assert error_info.value.advice == "fetch them"
+    assert "1 of 2 checks hold, is_missing could not run: weights are missing" in str(
+        error_info.value
+    )
     broken = ContractViolations("thing x")
     with pytest.raises(AssertionError, match="lies"):
         broken.run_checks([is_missing, lambda: broken.expect(False, "lies")])

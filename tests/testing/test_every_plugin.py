@@ -24,9 +24,9 @@ def test_a_plugin_keeps_its_contract(kind: str, name: str) -> None:
         testing.check_plugin(kind, name)
         return
     # What could be checked holds; the error has a command or a hint for the rest.
-    with pytest.raises(testing.UncheckedContractError) as caught:
+    with pytest.raises(testing.UncheckedContractError) as error_info:
         testing.check_plugin(kind, name)
-    assert caught.value.advice
+    assert error_info.value.advice
 
 
 def needs_files(kind: str, name: str) -> bool:

@@ -53,10 +53,10 @@ def blocks(name: str, language: str) -> list[str]:
 
 def test_there_is_a_guide_for_every_kind() -> None:
     assert {path.stem for path in GUIDES} == set(ORDER)
-    made = {
+    example_kinds = {
         tuple(line.split()[2:4]) for name in ORDER for line in command_lines(name) if is_new(line)
     }
-    assert made == {(kind, starter.example) for kind, starter in STARTERS.items()}
+    assert example_kinds == {(kind, starter.example) for kind, starter in STARTERS.items()}
 
 
 @pytest.mark.parametrize("name", ORDER)
@@ -68,20 +68,20 @@ def test_code_in_a_guide_is_that_of_the_example(name: str) -> None:
 
 
 def test_the_examples_are_shown_and_are_no_plug_ins_of_the_package() -> None:
-    shown = "".join(block for name in ORDER for block in blocks(name, "python"))
+    guide_code = "".join(block for name in ORDER for block in blocks(name, "python"))
     for starter in STARTERS.values():
         source = (EXAMPLES / f"{starter.example.replace('-', '_')}.py").read_text()
-        assert source in shown or starter.example in ("my-backbone", "my-sampler")
-    done = CliRunner().invoke(main, ["list"])
-    assert done.exit_code == 0 and "my-" not in done.output
+        assert source in guide_code or starter.example in ("my-backbone", "my-sampler")
+    process = CliRunner().invoke(main, ["list"])
+    assert process.exit_code == 0 and "my-" not in process.output
 
 
 def outputs_of_new(name: str) -> dict[str, str]:
     """What a guide shows of the commands that make plug-ins, by line."""
-    shown = re.findall(
+    shown_outputs = re.findall(
         r"^\$ (harope-bench new [^\n]+)\n(.*?)(?=^\$|^```)", guide_text(name), re.M | re.S
     )
-    return dict(shown)
+    return dict(shown_outputs)
 
 
 @pytest.mark.parametrize("name", ORDER)
@@ -89,9 +89,9 @@ def test_a_guide_shows_what_new_prints_in_an_empty_folder(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for line, shown in outputs_of_new(name).items():
-        done = CliRunner().invoke(main, shlex.split(line)[1:])
-        assert (done.exit_code, done.output) == (0, shown)
+    for line, shown_output in outputs_of_new(name).items():
+        process = CliRunner().invoke(main, shlex.split(line)[1:])
+        assert (process.exit_code, process.output) == (0, shown_output)
 
 
 # -------------------------------------------------------------------------------------- the way
@@ -109,10 +109,10 @@ def install(folder: Path, target: Path) -> None:
     """Install the package for real, without its dependencies and without network."""
     command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     command += ["--no-build-isolation", "--no-deps", "--no-index", "--target", str(target)]
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, str(folder)], capture_output=True, text=True, check=False, env=environment()
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
 
 
 def environment(*paths: Path) -> dict[str, str]:
@@ -123,7 +123,7 @@ def environment(*paths: Path) -> dict[str, str]:
 def run_lines(lines: list[str], folder: Path, site: Path) -> dict[str, str]:
     """Run commands in one process and return their outputs by line."""
     (folder / "lines.json").write_text(json.dumps(lines))
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(DRIVER), "lines.json"],
         cwd=folder,
         env=environment(site),
@@ -131,9 +131,9 @@ def run_lines(lines: list[str], folder: Path, site: Path) -> dict[str, str]:
         text=True,
         check=False,
     )
-    results = [json.loads(row) for row in done.stdout.splitlines() if row.startswith("{")]
+    results = [json.loads(row) for row in process.stdout.splitlines() if row.startswith("{")]
     failures = [result for result in results if result["code"] != 0]
-    assert not failures and len(results) == len(lines), (failures, done.stderr[-2000:])
+    assert not failures and len(results) == len(lines), (failures, process.stderr[-2000:])
     return {result["line"]: result["output"] for result in results}
 
 
@@ -145,8 +145,8 @@ def test_the_commands_of_the_guides_run_against_an_installed_package(
 
     # One package with a plug-in of each kind. A guide that makes one again means the same one.
     for line in dict.fromkeys(filter(is_new, lines)):
-        done = CliRunner().invoke(main, shlex.split(line)[1:])
-        assert done.exit_code == 0, done.output
+        process = CliRunner().invoke(main, shlex.split(line)[1:])
+        assert process.exit_code == 0, process.output
     site = tmp_path / "site"
     install(tmp_path / PACKAGE_FOLDER, site)
     assert {line for line in lines if line.startswith("pip ")} == {
@@ -165,8 +165,8 @@ def test_the_commands_of_the_guides_run_against_an_installed_package(
         site,
     )
 
-    listed = outputs["harope-bench list"].split()
-    assert {starter.example for starter in STARTERS.values()} <= set(listed)
+    listed_names = outputs["harope-bench list"].split()
+    assert {starter.example for starter in STARTERS.values()} <= set(listed_names)
     checks = [line for line in outputs if line.startswith("harope-bench check ")]
     assert len(checks) == len(STARTERS)
     for line, output in outputs.items():

@@ -91,10 +91,10 @@ def test_the_command_prints_files_and_what_comes_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(main, ["new", "encoding", "my-pe"])
-    assert done.exit_code == 0
-    assert "my-pe-plugin/src/my_pe_plugin/my_pe.py" in done.stdout.splitlines()
-    assert [line.strip() for line in done.stderr.splitlines()][:3] == [
+    process = CliRunner().invoke(main, ["new", "encoding", "my-pe"])
+    assert process.exit_code == 0
+    assert "my-pe-plugin/src/my_pe_plugin/my_pe.py" in process.stdout.splitlines()
+    assert [line.strip() for line in process.stderr.splitlines()][:3] == [
         "next:",
         "pip install -e my-pe-plugin",
         "harope-bench check encoding my-pe",
@@ -102,12 +102,14 @@ def test_the_command_prints_files_and_what_comes_next(
 
 
 def test_an_unknown_kind_is_rejected_and_the_help_page_lists_all() -> None:
-    done = CliRunner().invoke(main, ["new", "encodin", "my-pe"])
-    assert done.exit_code == 1
-    assert "no kind named 'encodin'; did you mean encoding?" in done.stderr
+    process = CliRunner().invoke(main, ["new", "encodin", "my-pe"])
+    assert process.exit_code == 1
+    assert "no kind named 'encodin'; did you mean encoding?" in process.stderr
     page = CliRunner().invoke(main, ["new", "--help"]).output
-    listed = re.split(r",| or ", " ".join(page.partition("KIND is ")[2].partition(".")[0].split()))
-    assert [kind.strip() for kind in listed] == list(STARTERS)
+    listed_names = re.split(
+        r",| or ", " ".join(page.partition("KIND is ")[2].partition(".")[0].split())
+    )
+    assert [kind.strip() for kind in listed_names] == list(STARTERS)
 
 
 # ------------------------------------------------------------------------------------ a second one
@@ -180,9 +182,11 @@ def test_the_rest_of_pyproject_stays_to_the_byte(tmp_path: Path, newline: str, e
     ],
 )
 def test_a_name_that_is_no_module_is_rejected(name: str, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="is no name of a plug-in, wanted at most 60") as caught:
+    with pytest.raises(
+        OptionError, match="is no name of a plug-in, wanted at most 60"
+    ) as error_info:
         create_plugin("encoding", name, tmp_path / "p")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error_info.value)
     assert not list(tmp_path.iterdir())
 
 
