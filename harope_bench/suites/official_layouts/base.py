@@ -46,6 +46,9 @@ class Layout(Protocol):
     def is_layout(self, folder: Path) -> bool:
         """Return whether the folder has this layout."""
 
+    def is_unmistakable(self, folder: Path) -> bool:
+        """Return whether a folder of this layout cannot be a folder of other images."""
+
     def open_layout(
         self, folder: Path, suite: PromptSuite, side: int | None = None, tiles: int | None = None
     ) -> SampleSet:
@@ -125,7 +128,7 @@ def recognise_suite(path: Path) -> str | None:
     """Return the suite whose images or official results a path holds; None if none is recognised.
 
     A layout that several suites share belongs to the first of them of which the folder has images,
-    otherwise to the first whose prompts are missing here.
+    otherwise to the first whose prompts are missing here, if the layout is unmistakable.
     """
     results_reader = find_results_reader(path)
     if results_reader is not None:
@@ -138,7 +141,8 @@ def recognise_suite(path: Path) -> str | None:
         try:
             layout.open_layout(path, load_prompt_suite(name))
         except MissingAssetError:
-            suites_without_prompts.append(name)
+            if layout.is_unmistakable(path):
+                suites_without_prompts.append(name)
         except OptionError:  # the size of an image is ambiguous, so there are images of the suite
             return name
         except SampleError:

@@ -113,6 +113,11 @@ def is_layout(folder: Path) -> bool:
     )
 
 
+def is_unmistakable(folder: Path) -> bool:
+    """Return whether a folder has the name of a category; file names alone may mean anything."""
+    return any(category is not None for category, _ in _image_folders(folder))
+
+
 def open_layout(
     folder: Path, suite: PromptSuite, side: int | None = None, tiles: int | None = None
 ) -> SampleSet:

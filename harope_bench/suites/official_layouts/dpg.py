@@ -64,6 +64,11 @@ def is_layout(folder: Path) -> bool:
     return any(not item.isdigit() for item in items & official_hashes().keys())
 
 
+def is_unmistakable(folder: Path) -> bool:
+    """Return whether the folder has this layout, which other images do not have by chance."""
+    return is_layout(folder)
+
+
 def open_layout(
     folder: Path, suite: PromptSuite, side: int | None = None, tiles: int | None = None
 ) -> SampleSet:

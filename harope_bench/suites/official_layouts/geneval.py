@@ -57,6 +57,11 @@ def is_layout(folder: Path) -> bool:
     return any((child / METADATA_FILE).is_file() for child in _digit_folders(folder))
 
 
+def is_unmistakable(folder: Path) -> bool:
+    """Return whether the folder has this layout, which other images do not have by chance."""
+    return is_layout(folder)
+
+
 def open_layout(
     folder: Path, suite: PromptSuite, side: int | None = None, tiles: int | None = None
 ) -> SampleSet:
