@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from harope_bench.leaderboards.board import Show
     from harope_bench.leaderboards.match_runs import Scale
     from harope_bench.pipeline.reproduce import ReproduceSummary
+    from harope_bench.reports.table_layout import MarkRule
 
 
 @cloup.command()
@@ -52,12 +53,37 @@ if TYPE_CHECKING:
         " with --runs, otherwise published."
     ),
 )
+@cloup.option_group(
+    "Style",
+    cloup.option(
+        "--no-se",
+        is_flag=True,
+        help="Print measured numbers without their standard errors (md, latex, html).",
+    ),
+    cloup.option(
+        "--mark",
+        type=click.Choice(["top", "best"]),
+        help=(
+            "Marks of numbers in a block of rows (md, latex, html). top: the best measured number"
+            " and those that are not significantly worse are bold. best: the best value is bold"
+            " and the second underlined, whatever their uncertainty. Default: top."
+        ),
+    ),
+    cloup.option(
+        "--rows-only",
+        is_flag=True,
+        help="Print the rows alone, for a tabular of your own (latex).",
+    ),
+)
 @entry_options
 def table(
     names: tuple[str, ...],
     runs: Path | None,
     format_: str,
     show: Show | None,
+    no_se: bool,
+    mark: MarkRule | None,
+    rows_only: bool,
     add: tuple[str, ...],
     row: tuple[str, ...],
 ) -> None:
@@ -69,11 +95,15 @@ def table(
     \b
     harope-bench table 2 --runs runs/table2 --show both --format md
     harope-bench table 2 --runs runs/table2 --add my-pe="MyPE (ours)"
+    # LaTeX with the paper's columns, measured numbers and your own row last:
+    harope-bench table 2 --runs runs/table2 --add my-pe="MyPE (ours)" --show measured \\
+        --format latex --no-se --mark best > table2.tex
     """
     from harope_bench.data.result_store import read_results
     from harope_bench.leaderboards import board
     from harope_bench.leaderboards.entries import parse_entries
     from harope_bench.reports import tables
+    from harope_bench.reports.table_layout import TableStyle
 
     if show in ("measured", "both") and runs is None:
         raise click.UsageError(f"--show {show} needs --runs DIR")
@@ -81,6 +111,10 @@ def table(
         raise click.UsageError(
             "--add and --row show measured runs; give --runs DIR and leave --show published out"
         )
+    if (no_se or mark) and format_ in ("csv", "json"):
+        raise click.UsageError(f"--no-se and --mark do not apply to --format {format_}")
+    if rows_only and format_ != "tex":
+        raise click.UsageError("--rows-only applies to --format latex alone")
 
     specs = [board.load_table(name) for name in names]
     entries = parse_entries(add, row, runs)
@@ -88,7 +122,8 @@ def table(
     shown_values = show or ("both" if runs else "published")
     boards = board.build_boards(specs, results, shown_values, None, entries)
 
-    texts = [tables.render_table(filled_board, format_) for filled_board in boards]
+    style = TableStyle(not no_se, mark or "top", rows_only)
+    texts = [tables.render_table(filled_board, format_, style) for filled_board in boards]
     if format_ == "json" and len(texts) > 1:
         texts = [f'{{"tables": [\n{",".join(texts)}]}}\n']  # one JSON object for all tables
     echo("\n".join(texts), nl=False)
