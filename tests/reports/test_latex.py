@@ -1,4 +1,4 @@
-"""LaTeX tables: caption, width, marks, rows alone, and that TeX compiles them without a cut line."""
+"""LaTeX tables: caption, width, marks, rows alone, and that TeX compiles them with no cut line."""
 
 from __future__ import annotations
 
