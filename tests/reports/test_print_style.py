@@ -32,7 +32,7 @@ def print_rules(page: str) -> dict[str, str]:
     return {
         selector.strip(): declarations
         for selectors, declarations in re.findall(r"([^{}]+)\{([^{}]*)\}", body)
-        for selector in selectors.split(", ")
+        for selector in re.split(r", (?![^(]*\))", selectors)
     }
 
 
