@@ -331,8 +331,8 @@ def marked_cells(board: Board, mark_rule: MarkRule) -> CellMarks:
     for keys in _published_blocks(board):
         values = {key: float(leading_number(board.cells[key].published or "")) for key in keys}
         underlined |= {("published", *key) for key in _cells_of_place(board, values, 1)}
-    for keys in board.ranked_blocks:
-        values = {key: _printed_value(board, key) for key in keys}
+    for ranked_keys in board.ranked_blocks:
+        values = {key: _printed_value(board, key) for key in ranked_keys}
         bold |= {("measured", *key) for key in _cells_of_place(board, values, 0)}
         underlined |= {("measured", *key) for key in _cells_of_place(board, values, 1)}
     return CellMarks(frozenset(bold), frozenset(underlined))

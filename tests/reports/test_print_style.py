@@ -6,7 +6,6 @@ A browser's PDF is tested with the other tests in a browser.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import fake_runs as fake
 import pytest
