@@ -45,8 +45,13 @@ def failures(runs: Path, format_: str | None, include_all: bool) -> None:
     rows = read_failures(runs, include_all=True)
     for line in read_warnings(runs):
         echo(f"warning: {line}", err=True)
-    default_format = "table" if sys.stdout.isatty() else "jsonl"
+    default_format = "table" if is_terminal() else "jsonl"
     echo(_render(runs, rows, format_ or default_format, include_all), nl=False)
+
+
+def is_terminal() -> bool:
+    """Return whether a person reads the output, not a file or another program."""
+    return sys.stdout.isatty()
 
 
 def _render(runs: Path, rows: list[dict[str, object]], format_name: str, include_all: bool) -> str:
