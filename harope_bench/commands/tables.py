@@ -264,13 +264,23 @@ def reproduce_lines(summary: ReproduceSummary) -> list[str]:
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The .html file to write. Default: report.html in FOLDER.",
+    help="The file to write. Default: report.html or report.md in FOLDER.",
+)
+@cloup.option(
+    "--format",
+    "format_",
+    type=FormatType(["html", "md", "markdown"]),
+    help=(
+        "html: one page with images. md: Markdown below 60 kB, for a pull request. Default: md if"
+        " FILE ends in .md, otherwise html."
+    ),
 )
 @entry_options
 def report(
     folder: Path | None,
     runs: Path | None,
     out: Path | None,
+    format_: str | None,
     add: tuple[str, ...],
     row: tuple[str, ...],
 ) -> None:
@@ -282,14 +292,19 @@ def report(
     \b
     harope-bench report runs/table2
     harope-bench report runs/table2 -o report.html --add my-pe="MyPE (ours)"
+    harope-bench report runs/table2 -o report.md     # for a pull request
     """
     from harope_bench.leaderboards.entries import parse_entries
+    from harope_bench.reports.report_markdown import write_report_markdown
     from harope_bench.reports.report_page import write_report
 
     if (folder is None) == (runs is None):
         raise click.UsageError("give one FOLDER that contains run folders")
     runs_folder = folder or runs
     assert runs_folder is not None
-    path = out or runs_folder / "report.html"
-    write_report(runs_folder, path, parse_entries(add, row, runs_folder))
+    if format_ is None:
+        format_ = "md" if out and out.suffix.lower() == ".md" else "html"
+    path = out or runs_folder / f"report.{format_}"
+    write = write_report_markdown if format_ == "md" else write_report
+    write(runs_folder, path, parse_entries(add, row, runs_folder))
     echo(path)

@@ -49,11 +49,13 @@ class TableStyle:
     mark_rule: which measured numbers are marked. "top": the best one and those that are not
         significantly worse are bold. "best": the best value is bold, the second is underlined.
     is_rows_only: print the rows without title, header, legend and notes (LaTeX).
+    has_notes: print the notes below the table (Markdown).
     """
 
     has_standard_errors: bool = True
     mark_rule: MarkRule = "top"
     is_rows_only: bool = False
+    has_notes: bool = True
 
 
 DEFAULT_STYLE = TableStyle()
@@ -265,7 +267,8 @@ def _body_cell(
     is_underlined = mark_key in marks.underlined
 
     # flags of the paper belong to the published cell, notes on runs to the measured one
-    flag_numbers = tuple(n for n in cell.note_numbers if board.notes[n - 1].id is not None)
+    note_ids = {note.number: note.id for note in board.notes}
+    flag_numbers = tuple(n for n in cell.note_numbers if note_ids.get(n) is not None)
     if layout_column.kind == "published":
         text = DASH if cell.published is None else cell.published
         return BodyCell(
@@ -279,7 +282,7 @@ def _body_cell(
         )
 
     if layout_column.kind == "measured":
-        note_numbers = tuple(n for n in cell.note_numbers if n not in flag_numbers)
+        note_numbers = tuple(n for n in cell.note_numbers if note_ids.get(n, "") is None)
         sort_value = "" if cell.measured is None else repr(cell.measured)
         return BodyCell(
             _measured_text(cell, layout_column.column, style.has_standard_errors),

@@ -66,7 +66,7 @@ def render_markdown(board: Board, style: TableStyle = DEFAULT_STYLE) -> str:
         for width, to_left in zip(widths, is_left, strict=True)
     ]
     lines = [
-        f"**{_markdown(board_title(board))}**{_note_reference(board.table_note_numbers)}",
+        f"**{escape_markdown(board_title(board))}**{_note_reference(board.table_note_numbers)}",
         "",
         _markdown_row(titles, widths, is_left),
         _markdown_row(rule, widths, is_left),
@@ -77,11 +77,14 @@ def render_markdown(board: Board, style: TableStyle = DEFAULT_STYLE) -> str:
     kinds: tuple[ColumnKind, ...] = ("measured", "delta")
     kind_titles = [column_kind_title(board, kind) for kind in kinds if board.show in ("both", kind)]
     if kind_titles:
-        lines += ["", _markdown("; ".join(kind_titles)) + "."]
+        lines += ["", escape_markdown("; ".join(kind_titles)) + "."]
     for text in legend(board, style):
-        lines += ["", _markdown(text)]
-    if board.notes:
-        lines += ["", *[f"{note.number}. {_markdown(note.full_text)}" for note in board.notes]]
+        lines += ["", escape_markdown(text)]
+    if board.notes and style.has_notes:
+        lines += [
+            "",
+            *[f"{note.number}. {escape_markdown(note.full_text)}" for note in board.notes],
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -100,26 +103,26 @@ def _column_title(board: Board, column: LayoutColumn) -> str:
     The full name of the measured kind is long, so it is printed below the table instead.
     """
     if column.kind == "head" or board.show == "published":
-        return _markdown(column.flat_title)
+        return escape_markdown(column.flat_title)
     short_names = {
         "published": "published",
         "measured": f"measured ({board.scale})" if board.scale else "measured",
         "delta": "delta",
     }
-    return _markdown(
+    return escape_markdown(
         " ".join([short_names[column.kind], *[title for title in column.titles[1:] if title]])
     )
 
 
 def _markdown_cell(cell: BodyCell) -> str:
     """Return a cell with its note numbers. <ins> is underlined on GitHub."""
-    text = _markdown(cell.text)
+    text = escape_markdown(cell.text)
     if cell.is_underlined:
         text = f"<ins>{text}</ins>"
     return (f"**{text}**" if cell.is_bold else text) + _note_reference(cell.note_numbers)
 
 
-def _markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Return the text on one line with Markdown, HTML and math characters escaped."""
     return re.sub(
         r"([\\`*_\[\]|$~]|<(?=[A-Za-z/!?])|&(?=[A-Za-z#])|^[>#])", r"\\\1", " ".join(text.split())
