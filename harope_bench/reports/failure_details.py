@@ -79,7 +79,7 @@ def flat_row(row: Row) -> dict[str, object]:
     value, named by its path.
     """
     columns = {name: row.get(name) for name in ROW_FIELDS}
-    columns |= {f"score.{name}": value for name, value in _flatten(_mapping(row.get("scores")))}
+    columns |= {f"score.{name}": value for name, value in _flat_values(_mapping(row.get("scores")))}
 
     clauses = _records(_evidence(row).get(CLAUSES))
     texts = {
@@ -99,9 +99,10 @@ def flat_row(row: Row) -> dict[str, object]:
         for key, value in _evidence(row).items()
         if key not in (CLAUSES, ZERO_QUESTIONS) or not isinstance(value, list)
     }
-    columns |= {f"evidence.{name}": value for name, value in _flatten(other_evidence)}
+    columns |= {f"evidence.{name}": value for name, value in _flat_values(other_evidence)}
     columns |= {
-        f"other_rules.{name}": value for name, value in _flatten(_mapping(row.get("other_rules")))
+        f"other_rules.{name}": value
+        for name, value in _flat_values(_mapping(row.get("other_rules")))
     }
     return columns
 
@@ -115,14 +116,14 @@ def _expected_text(expected: Row) -> str:
     return name
 
 
-def _flatten(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+def _flat_values(value: object, path: str = "") -> Iterator[tuple[str, object]]:
     """Yield (path, value) of every text or number in nested values; keys are joined by a dot."""
     if isinstance(value, Mapping):
         for key in sorted(value):
-            yield from _flatten(value[key], f"{path}.{key}" if path else str(key))
+            yield from _flat_values(value[key], f"{path}.{key}" if path else str(key))
     elif isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value):
         for i, item in enumerate(value):
-            yield from _flatten(item, f"{path}.{i}" if path else str(i))
+            yield from _flat_values(item, f"{path}.{i}" if path else str(i))
     elif isinstance(value, list):
         yield path, "; ".join(map(str, value))
     else:

@@ -103,7 +103,7 @@ def _page_text(page: ReportPage, limits: TextLimits) -> str:
     parts.append(f"**Evidence** {escape_markdown(page.evidence)}")
     parts += _check_parts(page, limits)
     if limits.has_runs:
-        parts.append(_folded("Runs", map(_run_line, page.runs)))
+        parts.append(_folded_part("Runs", map(_run_line, page.runs)))
     if limits != TextLimits():
         parts.append("This text is shortened; `harope-bench report` writes a page with all of it.")
     parts.append(f"harope-bench {page.version}, {_counts_text(page)}.")
@@ -129,7 +129,7 @@ def _section_parts(section: TableSection, limits: TextLimits) -> Iterator[str]:
     if section.comparisons and limits.n_differences != 0:
         yield _comparison_part(section, limits.n_differences)
     if limits.has_notes and board.notes:
-        yield _folded("Notes", (_note_line(note) for note in board.notes))
+        yield _folded_part("Notes", (_note_line(note) for note in board.notes))
 
 
 def _shown_board(board: Board) -> Board:
@@ -199,7 +199,7 @@ def _comparison_part(section: TableSection, n_differences: int | None) -> str:
     n_further = len(section.comparisons) - len(shown_lines)
     if n_further:
         lines += ["", f"{n_further} more differences are not shown."]
-    return _folded(f"Differences ({len(section.comparisons)})", lines)
+    return _folded_part(f"Differences ({len(section.comparisons)})", lines)
 
 
 def _table_row(cells: Iterable[str]) -> str:
@@ -231,7 +231,7 @@ def _check_parts(page: ReportPage, limits: TextLimits) -> Iterator[str]:
     if len(texts_by_status[True]) > MAX_LISTED_WARNINGS:
         yield f"{len(warnings) - MAX_LISTED_WARNINGS} more warnings are not shown."
     if limits.has_runs and texts_by_status[False]:
-        yield _folded("Judges, evaluators and checks", texts_by_status[False])
+        yield _folded_part("Judges, evaluators and checks", texts_by_status[False])
 
 
 def _measurement_parts(runs: Sequence[ReportedRun]) -> Iterator[str]:
@@ -269,7 +269,8 @@ def _run_line(run: ReportedRun) -> str:
     evaluators = ", ".join(f"{item.result.evaluator}" for item in run.results) or "not evaluated"
     if run.plan is None:
         return f"- {escape_markdown(f'{run.id}: without a plan; {evaluators}')}"
-    checkpoint, settings = run.plan.checkpoint, run.plan.settings
+    checkpoint = run.plan.checkpoint
+    settings = run.plan.settings
     return "- " + escape_markdown(
         f"{run.id}: {checkpoint.name} ({checkpoint.encoding} on {checkpoint.backbone}, weights"
         f" {checkpoint.sha256[:12]}), {settings.resolution} px, {settings.sampling_text}, seed"
@@ -277,7 +278,7 @@ def _run_line(run: ReportedRun) -> str:
     )
 
 
-def _folded(title: str, lines: Iterable[str]) -> str:
+def _folded_part(title: str, lines: Iterable[str]) -> str:
     """Return lines that GitHub shows after a click on their title."""
     body = "\n".join(lines)
     return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
