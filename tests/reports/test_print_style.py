@@ -63,3 +63,15 @@ def test_type_shrinks_with_the_number_of_columns(pages: dict[str, str]) -> None:
     for sizes_of_pages in (upright_sizes, turned_sizes):
         assert len(sizes_of_pages) >= 3
         assert sizes_of_pages == sorted(sizes_of_pages, reverse=True)
+
+
+def test_hidden_columns_do_not_count(pages: dict[str, str]) -> None:
+    for page in pages.values():
+        turned_boxes = [s for s, rule in print_rules(page).items() if rule == " page: turned; "]
+        upright_boxes = [s for s, rule in print_rules(page).items() if rule == " page: auto; "]
+        assert len(turned_boxes) == 3 and len(upright_boxes) == 2
+        assert [box.rpartition(" of ")[2] for box in turned_boxes[1:]] == [
+            ":not(.delta)))",
+            ":not(.delta, .published)))",
+        ]
+        assert all(any(t.startswith(box) for t in turned_boxes) for box in upright_boxes)
