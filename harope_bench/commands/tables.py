@@ -275,22 +275,35 @@ def reproduce_lines(summary: ReproduceSummary) -> list[str]:
         " FILE ends in .md, otherwise html."
     ),
 )
+@cloup.option(
+    "--table",
+    "tables",
+    type=RegisteredName("tables"),
+    multiple=True,
+    metavar="NAME",
+    help=(
+        "Table to show, as 2 or table2; may be repeated, the first one is at the top. Default: the"
+        " table that most of the runs fill, or a comparison of the runs if they fill no table."
+    ),
+)
 @entry_options
 def report(
     folder: Path | None,
     runs: Path | None,
     out: Path | None,
     format_: str | None,
+    tables: tuple[str, ...],
     add: tuple[str, ...],
     row: tuple[str, ...],
 ) -> None:
     """Write an HTML report of all runs below FOLDER.
 
-    The report is one HTML file with tables, differences, images and settings. It includes
-    everything it shows, so it can be sent to others.
+    The report is one HTML file. It starts with the question, a verdict, a plot and a table;
+    differences, charts, images and settings are folded below. It includes everything it shows, so
+    it can be sent to others.
 
     \b
-    harope-bench report runs/table2
+    harope-bench report runs/table2 --table 2
     harope-bench report runs/table2 -o report.html --add my-pe="MyPE (ours)"
     harope-bench report runs/table2 -o report.md     # for a pull request
     """
@@ -306,5 +319,5 @@ def report(
         format_ = "md" if out and out.suffix.lower() == ".md" else "html"
     path = out or runs_folder / f"report.{format_}"
     write = write_report_markdown if format_ == "md" else write_report
-    write(runs_folder, path, parse_entries(add, row, runs_folder))
+    write(runs_folder, path, parse_entries(add, row, runs_folder), tables)
     echo(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from harope_bench.leaderboards.board import Board
 from harope_bench.leaderboards.table_spec import EntryRow
@@ -15,6 +14,7 @@ from harope_bench.reports.table_layout import (
     TableStyle,
     lay_out_board,
     legend,
+    place_header_cells,
     row_blocks,
 )
 
@@ -110,7 +110,7 @@ def estimated_width(layout: TableLayout) -> float:
     n_characters = [
         max(len(row[i].text) for row in layout.rows) for i in range(len(layout.columns))
     ]
-    for cells_by_column in _placed_header_rows(layout):
+    for cells_by_column in place_header_cells(layout.header_rows, len(layout.columns)):
         for start, cell in cells_by_column.items():
             for i in range(start, start + cell.column_span):
                 n_characters[i] = max(n_characters[i], len(cell.text) // cell.column_span)
@@ -157,7 +157,7 @@ def _tabular_lines(layout: TableLayout, body: list[str], is_shrunk: bool) -> lis
 def _header_lines(layout: TableLayout) -> list[str]:
     """Return the header rows, with a rule under each cell that spans several columns."""
     lines = []
-    for cells_by_column in _placed_header_rows(layout):
+    for cells_by_column in place_header_cells(layout.header_rows, len(layout.columns)):
         texts = []
         rules = []
         column = 0
@@ -172,29 +172,6 @@ def _header_lines(layout: TableLayout) -> list[str]:
         if rules:
             lines.append(" ".join(rules))
     return lines
-
-
-def _placed_header_rows(layout: TableLayout) -> Iterator[dict[int, HeaderCell]]:
-    """Yield the cells of each header row by the index of their first column.
-
-    Columns that a cell of a row above covers have none.
-    """
-    n_covered_rows = [0] * len(layout.columns)
-    for header_row in layout.header_rows:
-        cells_by_column = {}
-        cells = iter(header_row)
-        column = 0
-        while column < len(layout.columns):
-            if n_covered_rows[column]:
-                n_covered_rows[column] -= 1
-                column += 1
-                continue
-            cell = next(cells)
-            cells_by_column[column] = cell
-            end = column + cell.column_span
-            n_covered_rows[column:end] = [cell.row_span - 1] * cell.column_span
-            column = end
-        yield cells_by_column
 
 
 def _header_text(cell: HeaderCell) -> str:

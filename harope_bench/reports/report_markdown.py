@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from harope_bench.core.schema import Measurement
 from harope_bench.core.storage import check_overwrite, write_text
-from harope_bench.leaderboards.board import Board, Note
 from harope_bench.leaderboards.entries import NO_ENTRIES, Entries
+from harope_bench.reports.page_board import PageCell, PageTable
+from harope_bench.reports.page_sections import PageSection, TableSection
 from harope_bench.reports.report_page import ReportPage, build_report_page
 from harope_bench.reports.runs import ReportedRun
-from harope_bench.reports.table_layout import VERDICT_GLYPHS, TableStyle
-from harope_bench.reports.tables import escape_markdown, render_markdown
-
-if TYPE_CHECKING:
-    from harope_bench.reports.report_page import ComparisonRow, TableSection
+from harope_bench.reports.table_layout import place_header_cells
+from harope_bench.reports.tables import escape_markdown
 
 # a file with this line may be overwritten by a later report
 MARKDOWN_MARKER = "<!-- harope-bench report -->"
 MAX_BYTES = 60_000  # GitHub takes 65,536 characters
-MAX_LISTED_ROWS = 6  # of one verdict; further rows are counted
 MAX_LISTED_WARNINGS = 8
-MAX_ROWS = 80  # of numbers that belong to no table
 MENTION_PATTERN = re.compile(r"(?<!\w)@(?=\w)")  # GitHub would notify a user of that name
 COMPARISON_TITLES = ("Row", "Number", "Verdict", "Difference", "95% interval", "p, Holm", "Method")
 
@@ -55,11 +49,14 @@ LIMITS = (
 )
 
 
-def write_report_markdown(runs: Path, out: Path, entries: Entries = NO_ENTRIES) -> Path:
+def write_report_markdown(
+    runs: Path, out: Path, entries: Entries = NO_ENTRIES, tables: Sequence[str] = ()
+) -> Path:
     """Write the report of all runs under a folder as Markdown and return its path.
 
     Args:
         entries: rows that the user adds to the tables.
+        tables: names of the tables that were asked for, as in write_report.
 
     Raises:
         StorageError: the folder has no run, a file of a run is invalid (the message names it), or
@@ -67,7 +64,7 @@ def write_report_markdown(runs: Path, out: Path, entries: Entries = NO_ENTRIES) 
         UnknownNameError, OptionError: an entry fits no run or no table.
     """
     check_overwrite(out, MARKDOWN_MARKER, "report")
-    write_text(out, render_report_markdown(build_report_page(runs, entries)))
+    write_text(out, render_report_markdown(build_report_page(runs, entries, tables)))
     return out
 
 
@@ -80,26 +77,16 @@ def render_report_markdown(page: ReportPage) -> str:
     return text
 
 
-def asked_sections(page: ReportPage) -> tuple[TableSection, ...]:
-    """Return the tables that the runs fill wholly, or the first one that they fill in part.
-
-    Runs of one table fill rows of other tables too.
-    """
-    sections = [s for s in page.sections if s.board.n_measured == len(s.board.cells)]
-    return tuple(sections) or page.sections[:1]
-
-
 def _page_text(page: ReportPage, limits: TextLimits) -> str:
     """Return the Markdown of a page within limits."""
-    sections = asked_sections(page)
+    sections = page.shown_sections
     shown_sections = sections[: limits.n_sections]
     parts = [MARKDOWN_MARKER, f"# {escape_markdown(page.question)}"]
     for section in shown_sections:
-        parts += _section_parts(section, limits)
+        parts += _section_parts(page, section, limits)
     if not sections:
-        parts.append("Nothing can be compared yet: no result belongs to a table.")
-        parts += _measurement_parts(page.runs)
-    parts += _other_parts(page, shown_sections)
+        parts.append("Nothing was measured yet.")
+    parts += _other_parts(page, sections[len(shown_sections) :])
     parts.append(f"**Evidence** {escape_markdown(page.evidence)}")
     parts += _check_parts(page, limits)
     if limits.has_runs:
@@ -120,66 +107,66 @@ def _counts_text(page: ReportPage) -> str:
     return f"{text}, recorded from {page.time_range[0]} to {page.time_range[1]}"
 
 
-def _section_parts(section: TableSection, limits: TextLimits) -> Iterator[str]:
-    """Yield the verdicts of a table, the table, its differences and its notes."""
-    yield from _verdict_parts(section)
-    board = _shown_board(section.board)
+def _section_parts(page: ReportPage, section: PageSection, limits: TextLimits) -> Iterator[str]:
+    """Yield the verdict of a table, the table, its differences and its notes."""
+    answer = section.verdict.answer
+    yield f"{answer.glyph} **{escape_markdown(answer.text)}**".strip()
+    yield escape_markdown(section.verdict.certainty.text)
+    if section.remark:
+        yield escape_markdown(section.remark)
     if limits.has_tables:
-        yield render_markdown(board, TableStyle(has_notes=False)).strip()
+        yield f"## {escape_markdown(section.title)}"
+        yield "\n".join(_table_lines(section))
+        if isinstance(section, TableSection):
+            yield escape_markdown(f"Numbers: {section.board.measured_title}.")
     if section.comparisons and limits.n_differences != 0:
         yield _comparison_part(section, limits.n_differences)
-    if limits.has_notes and board.notes:
-        yield _folded_part("Notes", (_note_line(note) for note in board.notes))
+    notes = [note for note in page.notes if section.name in note.tables]
+    if limits.has_notes and notes:
+        lines = (f"{note.number}. {escape_markdown(note.text)}" for note in notes)
+        yield _folded_part("Notes", lines)
 
 
-def _shown_board(board: Board) -> Board:
-    """Return the board with the columns of a pull request.
+def _table_lines(section: PageSection) -> list[str]:
+    """Return the table of a section without its hidden columns, as the page first shows it."""
+    table = section.table
+    kinds = [kind for kind, count in table.column_groups for _ in range(count)]
+    shown_columns = [i for i, kind in enumerate(kinds) if kind not in table.hidden_kinds]
+    titles = _column_titles(table, kinds)
+    rules = ["---" if kinds[i] == "head" else "---:" for i in shown_columns]
+    rows = [
+        [_cell_text(section, row[i]) for i in shown_columns]
+        for block in table.blocks
+        for row in block
+    ]
+    lines = [[escape_markdown(titles[i]) for i in shown_columns], rules, *rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
 
-    The published numbers are of another scale than those of micro runs, so these are alone.
+
+def _column_titles(table: PageTable, kinds: Sequence[str]) -> list[str]:
+    """Return the titles of each column in one line.
+
+    The title above all columns of one kind is long, so the kind's name stands in its place.
     """
-    if board.scale != "micro":
-        return board
-    notes = tuple(note for note in board.notes if note.id is None)
-    return replace(board, show="measured", notes=notes, table_note_numbers=())
+    titles: list[list[str]] = [[] for _ in kinds]
+    for level, cells in enumerate(place_header_cells(table.header_rows, len(kinds))):
+        for start, cell in cells.items():
+            is_title_of_kind = level == 0 and len(table.header_rows) > 1 and cell.kind != "head"
+            for i in range(start, start + cell.column_span):
+                titles[i].append(cell.kind if is_title_of_kind else cell.text)
+    return [" ".join(filter(None, column_titles)) for column_titles in titles]
 
 
-def _note_line(note: Note) -> str:
-    """Return a note behind its number."""
-    return f"{note.number}. {escape_markdown(note.full_text)}"
+def _cell_text(section: PageSection, cell: PageCell) -> str:
+    """Return a cell with the numbers of its notes."""
+    text = escape_markdown(cell.text)
+    if cell.is_bold:
+        text = f"**{text}**"
+    numbers = [str(section.note_numbers[n]) for n in cell.note_numbers if n in section.note_numbers]
+    return f"{text} [{', '.join(numbers)}]" if numbers else text
 
 
-def _verdict_parts(section: TableSection) -> Iterator[str]:
-    """Yield what the differences of a table say: a line for each verdict, or why there is none."""
-    if section.cost_agreement:
-        yield escape_markdown(section.cost_agreement)
-    if section.comparisons:
-        baselines = ", ".join(dict.fromkeys(line.baseline for line in section.comparisons))
-        yield escape_markdown(f"Against {baselines}; {section.pairing_text}:")
-        yield "\n".join(f"- {line}" for line in _verdict_lines(section.comparisons))
-    elif not section.cost_agreement:
-        yield "Nothing can be compared: the baseline or every other row of the table was not run."
-
-
-def _verdict_lines(comparisons: Sequence[ComparisonRow]) -> Iterator[str]:
-    """Yield a line for each verdict that occurs: how often, and the rows and numbers with it."""
-    for verdict in VERDICT_GLYPHS:
-        lines = [line for line in comparisons if line.verdict == verdict]
-        if not lines:
-            continue
-        names_by_row: dict[str, list[str]] = {}
-        for line in lines:
-            names_by_row.setdefault(line.row, []).append(line.measurement_name)
-        rows = [f"{row} ({', '.join(names)})" for row, names in names_by_row.items()]
-        further_text = ""
-        if len(rows) > MAX_LISTED_ROWS:
-            further_text = f"; {len(rows) - MAX_LISTED_ROWS} more rows"
-        yield (
-            f"{VERDICT_GLYPHS[verdict]} **{verdict}** {len(lines)} of {len(comparisons)}: "
-            + escape_markdown("; ".join(rows[:MAX_LISTED_ROWS]) + further_text)
-        )
-
-
-def _comparison_part(section: TableSection, n_differences: int | None) -> str:
+def _comparison_part(section: PageSection, n_differences: int | None) -> str:
     """Return the differences of a table as a folded table, at most n_differences of them."""
     shown_lines = section.comparisons[:n_differences]
     rows = [
@@ -207,13 +194,16 @@ def _table_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(map(escape_markdown, cells))} |"
 
 
-def _other_parts(page: ReportPage, shown_sections: Sequence[TableSection]) -> Iterator[str]:
+def _other_parts(page: ReportPage, further_sections: Sequence[PageSection]) -> Iterator[str]:
     """Yield one line for each other table that the runs fill, and the runs that fill none."""
-    lines = [
-        f"- {escape_markdown(section.title)}: {section.board.n_measured} of"
-        f" {len(section.board.cells)} cells measured"
-        for section in page.sections
-        if section not in shown_sections
+    lines = [f"- {escape_markdown(section.title)}: left out here" for section in further_sections]
+    lines += [
+        "- "
+        + escape_markdown(
+            f"{other.name}. {other.title}: runs in {other.n_rows} of {other.n_all_rows} rows"
+        )
+        + f" (`--table {other.option}`)"
+        for other in page.other_tables
     ]
     if lines:
         yield "Other tables with these runs:\n\n" + "\n".join(lines)
@@ -232,36 +222,6 @@ def _check_parts(page: ReportPage, limits: TextLimits) -> Iterator[str]:
         yield f"{len(warnings) - MAX_LISTED_WARNINGS} more warnings are not shown."
     if limits.has_runs and texts_by_status[False]:
         yield _folded_part("Judges, evaluators and checks", texts_by_status[False])
-
-
-def _measurement_parts(runs: Sequence[ReportedRun]) -> Iterator[str]:
-    """Yield a table of the numbers of runs that fill no table."""
-    rows = [
-        (
-            run.id,
-            item.result.evaluator,
-            measurement.name,
-            _value_text(measurement),
-            f"{measurement.n_scored:,} of {measurement.n_asked:,}",
-        )
-        for run in runs
-        for item in run.results
-        for measurement in item.result.measurements
-    ]
-    if rows:
-        titles = ("Run", "Evaluator", "Number", "Value ± SE", "Images scored")
-        lines = [_table_row(titles), "|---|---|---|---:|---:|", *map(_table_row, rows[:MAX_ROWS])]
-        yield "\n".join(lines)
-    if len(rows) > MAX_ROWS:
-        yield f"{len(rows) - MAX_ROWS} more numbers are not shown."
-
-
-def _value_text(measurement: Measurement) -> str:
-    """Return a number with its standard error, or why it has no value."""
-    if measurement.value is None:
-        return f"no value: {measurement.reason}"
-    error = "" if measurement.se is None else f" ± {measurement.se:.2g}"
-    return f"{measurement.value:.4g}{error}"
 
 
 def _run_line(run: ReportedRun) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -204,6 +204,31 @@ def _header_rows(columns: tuple[LayoutColumn, ...]) -> Iterator[tuple[HeaderCell
                 row_span = n_header_rows - level if is_lowest else 1
                 cells.append(HeaderCell(text, 1, row_span, column.kind))
         yield tuple(cells)
+
+
+def place_header_cells(
+    header_rows: Sequence[Sequence[HeaderCell]], n_columns: int
+) -> Iterator[dict[int, HeaderCell]]:
+    """Yield the cells of each header row by the index of their first column.
+
+    Columns that a cell of a row above covers have none.
+    """
+    n_covered_rows = [0] * n_columns
+    for header_row in header_rows:
+        cells_by_column = {}
+        cells = iter(header_row)
+        column = 0
+        while column < n_columns:
+            if n_covered_rows[column]:
+                n_covered_rows[column] -= 1
+                column += 1
+                continue
+            cell = next(cells)
+            cells_by_column[column] = cell
+            end = column + cell.column_span
+            n_covered_rows[column:end] = [cell.row_span - 1] * cell.column_span
+            column = end
+        yield cells_by_column
 
 
 def row_blocks(board: Board) -> list[list[Row]]:
