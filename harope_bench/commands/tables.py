@@ -305,7 +305,8 @@ def report(
     \b
     harope-bench report runs/table2 --table 2
     harope-bench report runs/table2 -o report.html --add my-pe="MyPE (ours)"
-    harope-bench report runs/table2 -o report.md     # for a pull request
+    # For a pull request:
+    harope-bench report runs/table2 -o report.md
     """
     from harope_bench.leaderboards.entries import parse_entries
     from harope_bench.reports.report_markdown import write_report_markdown

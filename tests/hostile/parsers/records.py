@@ -14,6 +14,7 @@ from harope_bench.core.formats import add_format_version
 from harope_bench.leaderboards import table_spec
 from harope_bench.models import checkpoint_folder, load_checkpoint
 from harope_bench.reports import leaderboard_pages, loss_logs, report_page, runs, training_logs
+from harope_bench.reports.leaderboard_metadata import read_metadata
 from harope_bench.training.recipe import read_recipe
 
 TABLE = Table()
@@ -23,6 +24,11 @@ parser(
     "charts",
     d.charts,
     lambda f: [chart_schema.read_chart(path) for path in sorted(f.glob("*.json"))],
+)
+parser(
+    "leaderboard's metadata",
+    {"x.toml": d.toml({"title": "A", "runs": {"a": {"label": "b", "url": "https://example.org"}}})},
+    lambda f: read_metadata(f / "x.toml"),
 )
 parser("recipe", {"x.toml": d.toml(d.RECIPE)}, lambda f: read_recipe(str(f / "x.toml")))
 parser("painter's recipe", {"x.toml": d.toml(d.PAINTER)}, lambda f: read_recipe(str(f / "x.toml")))
