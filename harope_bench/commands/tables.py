@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from harope_bench.leaderboards.board import Show
     from harope_bench.leaderboards.match_runs import Scale
     from harope_bench.pipeline.reproduce import ReproduceSummary
+    from harope_bench.reports.table_layout import MarkRule
 
 
 @cloup.command()
@@ -52,12 +53,37 @@ if TYPE_CHECKING:
         " with --runs, otherwise published."
     ),
 )
+@cloup.option_group(
+    "Style",
+    cloup.option(
+        "--no-se",
+        is_flag=True,
+        help="Print measured numbers without their standard errors (md, latex, html).",
+    ),
+    cloup.option(
+        "--mark",
+        type=click.Choice(["top", "best"]),
+        help=(
+            "Marks of numbers in a block of rows (md, latex, html). top: the best measured number"
+            " and those that are not significantly worse are bold. best: the best value is bold"
+            " and the second underlined, whatever their uncertainty. Default: top."
+        ),
+    ),
+    cloup.option(
+        "--rows-only",
+        is_flag=True,
+        help="Print the rows alone, for a tabular of your own (latex).",
+    ),
+)
 @entry_options
 def table(
     names: tuple[str, ...],
     runs: Path | None,
     format_: str,
     show: Show | None,
+    no_se: bool,
+    mark: MarkRule | None,
+    rows_only: bool,
     add: tuple[str, ...],
     row: tuple[str, ...],
 ) -> None:
@@ -69,11 +95,15 @@ def table(
     \b
     harope-bench table 2 --runs runs/table2 --show both --format md
     harope-bench table 2 --runs runs/table2 --add my-pe="MyPE (ours)"
+    # LaTeX with the paper's columns, measured numbers and your own row last:
+    harope-bench table 2 --runs runs/table2 --add my-pe="MyPE (ours)" --show measured \\
+        --format latex --no-se --mark best > table2.tex
     """
     from harope_bench.data.result_store import read_results
     from harope_bench.leaderboards import board
     from harope_bench.leaderboards.entries import parse_entries
     from harope_bench.reports import tables
+    from harope_bench.reports.table_layout import TableStyle
 
     if show in ("measured", "both") and runs is None:
         raise click.UsageError(f"--show {show} needs --runs DIR")
@@ -81,6 +111,10 @@ def table(
         raise click.UsageError(
             "--add and --row show measured runs; give --runs DIR and leave --show published out"
         )
+    if (no_se or mark) and format_ in ("csv", "json"):
+        raise click.UsageError(f"--no-se and --mark do not apply to --format {format_}")
+    if rows_only and format_ != "tex":
+        raise click.UsageError("--rows-only applies to --format latex alone")
 
     specs = [board.load_table(name) for name in names]
     entries = parse_entries(add, row, runs)
@@ -88,7 +122,8 @@ def table(
     shown_values = show or ("both" if runs else "published")
     boards = board.build_boards(specs, results, shown_values, None, entries)
 
-    texts = [tables.render_table(filled_board, format_) for filled_board in boards]
+    style = TableStyle(not no_se, mark or "top", rows_only)
+    texts = [tables.render_table(filled_board, format_, style) for filled_board in boards]
     if format_ == "json" and len(texts) > 1:
         texts = [f'{{"tables": [\n{",".join(texts)}]}}\n']  # one JSON object for all tables
     echo("\n".join(texts), nl=False)
@@ -233,32 +268,61 @@ def reproduce_lines(summary: ReproduceSummary) -> list[str]:
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The .html file to write. Default: report.html in FOLDER.",
+    help="The file to write. Default: report.html or report.md in FOLDER.",
+)
+@cloup.option(
+    "--format",
+    "format_",
+    type=FormatType(["html", "md", "markdown"]),
+    help=(
+        "html: one page with images. md: Markdown below 60 kB, for a pull request. Default: md if"
+        " FILE ends in .md, otherwise html."
+    ),
+)
+@cloup.option(
+    "--table",
+    "tables",
+    type=RegisteredName("tables"),
+    multiple=True,
+    metavar="NAME",
+    help=(
+        "Table to show, as 2 or table2; may be repeated, the first one is at the top. Default: the"
+        " table that most of the runs fill, or a comparison of the runs if they fill no table."
+    ),
 )
 @entry_options
 def report(
     folder: Path | None,
     runs: Path | None,
     out: Path | None,
+    format_: str | None,
+    tables: tuple[str, ...],
     add: tuple[str, ...],
     row: tuple[str, ...],
 ) -> None:
     """Write an HTML report of all runs below FOLDER.
 
-    The report is one HTML file with tables, differences, images and settings. It includes
-    everything it shows, so it can be sent to others.
+    The report is one HTML file. It starts with the question, a verdict, a plot and a table;
+    differences, charts, images and settings are folded below. It includes everything it shows, so
+    it can be sent to others.
 
     \b
-    harope-bench report runs/table2
+    harope-bench report runs/table2 --table 2
     harope-bench report runs/table2 -o report.html --add my-pe="MyPE (ours)"
+    # For a pull request:
+    harope-bench report runs/table2 -o report.md
     """
     from harope_bench.leaderboards.entries import parse_entries
+    from harope_bench.reports.report_markdown import write_report_markdown
     from harope_bench.reports.report_page import write_report
 
     if (folder is None) == (runs is None):
         raise click.UsageError("give one FOLDER that contains run folders")
     runs_folder = folder or runs
     assert runs_folder is not None
-    path = out or runs_folder / "report.html"
-    write_report(runs_folder, path, parse_entries(add, row, runs_folder))
+    if format_ is None:
+        format_ = "md" if out and out.suffix.lower() == ".md" else "html"
+    path = out or runs_folder / f"report.{format_}"
+    write = write_report_markdown if format_ == "md" else write_report
+    write(runs_folder, path, parse_entries(add, row, runs_folder), tables)
     echo(path)

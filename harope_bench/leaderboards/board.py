@@ -132,7 +132,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Board:
-    """A table with its cells by (row id, column key), its notes and its comparisons."""
+    """A table with its cells by (row id, column key), its notes and its comparisons.
+
+    ranked_blocks: the measured cells of each block that may be ranked with each other.
+    """
 
     table: Table
     show: Show
@@ -143,6 +146,7 @@ class Board:
     measured_title: str
     measured_column_titles: dict[str, str]
     comparisons: tuple[RowComparison, ...]
+    ranked_blocks: tuple[tuple[tuple[str, str], ...], ...] = ()
 
     @property
     def n_measured(self) -> int:
@@ -247,6 +251,7 @@ def build_board(
         _measured_title(table, matches, used_scale),
         _measured_column_titles(table, matches),
         tuple(comparisons),
+        tuple(tuple(block.comparable_cells) for block in ranked_blocks(table, matches).values()),
     )
 
 

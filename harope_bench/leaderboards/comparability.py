@@ -20,7 +20,21 @@ from harope_bench.leaderboards.match_runs import (
 )
 from harope_bench.leaderboards.table_spec import Column, Table
 
-__all__ = ["general_notes", "incomparability_reason", "profiles_and_references", "rule_notes"]
+__all__ = [
+    "TOP_MARK_NOTE",
+    "general_notes",
+    "incomparability_reason",
+    "profiles_and_references",
+    "rule_notes",
+]
+
+# explains the default marks of measured numbers
+TOP_MARK_NOTE = (
+    "Bold among measured numbers: the best number of a block and every number that is not"
+    " significantly worse (5% level, Holm-adjusted within the block). Differences from the"
+    " baseline are Holm-adjusted within the whole table instead. A number that is not bold may"
+    " therefore have the verdict 'not resolved' there."
+)
 
 
 def incomparability_reason(table: Table, column: Column, match: MatchedMeasurement) -> str | None:
@@ -159,13 +173,7 @@ def general_notes(
     _, references = profiles_and_references(table, matches)
     if references:
         notes.append(f"Measured against {', '.join(references)}.")
-    notes.append(
-        "Bold among measured numbers: the best number of a block and every number that is not"
-        " significantly worse (5% level, Holm-adjusted within the block). Differences from the"
-        " baseline are Holm-adjusted within the whole table instead. A number that is not bold may"
-        " therefore have the verdict 'not resolved' there."
-    )
-    return notes
+    return [*notes, TOP_MARK_NOTE]
 
 
 def _excluded_note(table: Table, reason: str, cells: list[tuple[str, str]]) -> str:

@@ -156,7 +156,7 @@ def reproduce(
         _generate_and_score(plan, folder, count, summary, prompt_scorings.get(plan.suite))
         if run in measured_runs:
             summary.n_scored += _measure_cost(plan, folder)
-    summary.written_paths += _write_tables(tables, scale, out, entries, runs_by_table)
+    summary.written_paths += _write_tables(table_names, tables, scale, out, entries, runs_by_table)
     return summary
 
 
@@ -189,13 +189,18 @@ def _measured_runs(
 
 
 def _write_tables(
+    names: Sequence[str],
     tables: Sequence[Table],
     scale: Scale,
     out: Path,
     entries: Entries,
     runs_by_table: Sequence[TableRuns],
 ) -> list[Path]:
-    """Write the tables in all formats and the report, from every result below `out`."""
+    """Write the tables in all formats and the report, from every result below `out`.
+
+    Args:
+        names: of the tables, which the report shows in this order.
+    """
     results = read_results(out)
     paths = []
     check_entries(tables, results, entries, (scale,))
@@ -207,7 +212,7 @@ def _write_tables(
         for file_format in FORMATS:
             path = out / f"{stem}.{file_format}"
             paths.append(_write(path, render_table(measured_table, file_format)))
-    write_report(out, out / "report.html", entries)
+    write_report(out, out / "report.html", entries, tables=names)
     return [*paths, out / "report.html"]
 
 

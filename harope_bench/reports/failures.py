@@ -6,7 +6,7 @@ A row has the reason as a text and the detections or answers behind it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harope_bench.core.checksums import check_recorded_hash
@@ -19,20 +19,10 @@ from harope_bench.data.result_paths import (
     sample_scores_paths_below,
 )
 from harope_bench.data.result_store import ALTERED_ADVICE, read_result
+from harope_bench.reports.failure_details import EVIDENCE_TEXTS, ROW_FIELDS, flat_row
 
-ROW_FIELDS = (
-    "result",
-    "index",
-    "prompt_index",
-    "copy",
-    "task",
-    "prompt",
-    "verdict",
-    "reason",
-    "scores",
-    "other_rules",
-    "evidence",
-)
+# of the csv columns that depend on the evaluator
+COLUMN_STARTS = ("score.", "evidence.", "other_rules.")
 
 
 def read_failures(runs: Path, include_all: bool = False) -> list[dict[str, object]]:
@@ -54,7 +44,7 @@ def read_failures(runs: Path, include_all: bool = False) -> list[dict[str, objec
             " prompt suite there first"
         )
     return [
-        row for path in paths for row in _read_rows(path, runs) if include_all or _is_wrong(row)
+        row for path in paths for row in _read_rows(path, runs) if include_all or is_failure(row)
     ]
 
 
@@ -105,7 +95,7 @@ def _is_row(row: Mapping[str, object]) -> bool:
     )
 
 
-def _is_wrong(row: Mapping[str, object]) -> bool:
+def is_failure(row: Mapping[str, object]) -> bool:
     """Return whether an image failed, was not scored, or has a score below the best one.
 
     The best score is 1, or 100 for metrics in percent.
@@ -121,19 +111,23 @@ def rows_jsonl(rows: list[dict[str, object]]) -> str:
     return "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows)
 
 
-def rows_csv(rows: list[dict[str, object]]) -> str:
-    """Return the rows as CSV with the columns ROW_FIELDS.
+def rows_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return the rows as CSV, one text or number in a column.
 
-    Values that are neither text nor number are written as JSON. A leading = + - @ is quoted so that
-    a spreadsheet does not run it.
+    The columns are ROW_FIELDS, a score for each metric, boxes and answers as texts, and each other
+    value of the evidence. A leading = + - @ is quoted so that a spreadsheet does not run it.
     """
-    return csv_text(
-        [ROW_FIELDS, *([_csv_value(row.get(name)) for name in ROW_FIELDS] for row in rows)]
-    )
+    flat_rows = [flat_row(row) for row in rows]
+    names = _column_names(flat_rows)
+    return csv_text([names, *([row.get(name) for name in names] for row in flat_rows)])
 
 
-def _csv_value(value: object) -> str:
-    """Return a value as a CSV cell, empty for None."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+def _column_names(flat_rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return the columns of all rows: scores behind the reason, then evidence, then other rules.
+
+    Columns of one group are sorted, so that they do not depend on the first row.
+    """
+    names = {name for row in flat_rows for name in row}
+    groups = [sorted(name for name in names if name.startswith(start)) for start in COLUMN_STARTS]
+    scores, evidence, other_rules = groups
+    return [*ROW_FIELDS, *scores, *EVIDENCE_TEXTS, *evidence, *other_rules]

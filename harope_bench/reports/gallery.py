@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -315,3 +316,31 @@ def _classes_text(labels: Sequence[int | None]) -> str:
     if column_classes := _column_classes(labels):
         return f", columns by class {', '.join(map(str, column_classes))}"
     return "" if None in labels else f", of classes {', '.join(map(str, labels))}"
+
+
+@dataclass(frozen=True)
+class GalleryOptions:
+    """How the gallery is built."""
+
+    has_images: bool = True
+    assets: Path | None = None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The panels of a page, and how many runs are not shown."""
+
+    groups: tuple[SamplePanel, ...]
+    n_excluded_runs: int
+
+    @property
+    def anchors_by_run(self) -> dict[str, str]:
+        """Return the anchor of the first group of each run, by the run's id."""
+        return {}
+
+
+def build_gallery(runs: Sequence[ReportedRun], options: GalleryOptions | None = None) -> Gallery:
+    """Return the gallery of the runs, an empty one without images."""
+    has_images = options is None or options.has_images
+    panels = build_panels(runs) if has_images else []
+    return Gallery(tuple(panels), count_excluded_runs(runs))

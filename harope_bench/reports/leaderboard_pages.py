@@ -15,6 +15,7 @@ from harope_bench.core.errors import StorageError
 from harope_bench.core.schema import Measurement, Metric
 from harope_bench.core.storage import convert_os_errors, read_if_present, sha256_bytes, write_text
 from harope_bench.leaderboards.comparisons import CHECKPOINT_EVIDENCE
+from harope_bench.leaderboards.entries import NO_ENTRIES, Entries
 from harope_bench.leaderboards.rankings import (
     NOT_RECORDED,
     LeaderboardProtocol,
@@ -24,6 +25,13 @@ from harope_bench.leaderboards.rankings import (
     unrecorded_protocol_fields,
 )
 from harope_bench.leaderboards.table_spec import DASH
+from harope_bench.reports.leaderboard_metadata import (
+    NO_METADATA,
+    LeaderboardMetadata,
+    RunDescription,
+    describe_runs,
+    read_added_runs,
+)
 from harope_bench.reports.run_card import (
     ReportCheck,
     RunCard,
@@ -85,6 +93,7 @@ class LeaderboardRow:
 
     page: str
     run: str
+    description: RunDescription
     model: str
     generation: str
     cells: tuple[LeaderboardCell, ...]
@@ -92,7 +101,10 @@ class LeaderboardRow:
 
 @dataclass(frozen=True)
 class LeaderboardSection:
-    """One section as printed. `order_title` is the title of the metric that orders the rows."""
+    """One section as printed. `order_title` is the title of the metric that orders the rows.
+
+    is_open: whether its table is shown at first; others are folded.
+    """
 
     anchor: str
     title: str
@@ -101,6 +113,12 @@ class LeaderboardSection:
     order_title: str
     rows: tuple[LeaderboardRow, ...]
     notes: tuple[str, ...]
+    is_open: bool = False
+
+    @property
+    def own_labels(self) -> tuple[str, ...]:
+        """Return the labels of the rows that the user added."""
+        return tuple(row.description.label for row in self.rows if row.description.is_own)
 
 
 @dataclass(frozen=True)
@@ -118,6 +136,7 @@ class RunPage:
 
     name: str
     run: ReportedRun
+    description: RunDescription
     rankings: tuple[RunRanking, ...]
     cards: tuple[RunCard, ...]
     checks: tuple[ReportCheck, ...]
@@ -128,6 +147,7 @@ class Leaderboard:
     """The data of all pages."""
 
     version: str
+    metadata: LeaderboardMetadata
     evidence: str
     time_range: tuple[str, str] | None
     n_results: int
@@ -136,14 +156,24 @@ class Leaderboard:
     runs_without_results: tuple[str, ...]
 
 
-def write_leaderboard(runs: Path, out: Path) -> list[Path]:
+def write_leaderboard(
+    runs: Path,
+    out: Path,
+    entries: Entries = NO_ENTRIES,
+    metadata: LeaderboardMetadata = NO_METADATA,
+) -> list[Path]:
     """Write index.html and runs/*.html, remove the pages of removed runs, and return the paths.
 
+    Args:
+        entries: runs that the user marks as own ones; they may be in folders outside of `runs`.
+        metadata: what is stated about the leaderboard and its runs.
+
     Raises:
+        UnknownNameError: an entry or the metadata names no run.
         StorageError: the folder has no result, a file of a run is invalid (the message names it),
             or index.html is not a leaderboard page.
     """
-    leaderboard = build_leaderboard(runs)
+    leaderboard = build_leaderboard(runs, entries, metadata)
     index = out / "index.html"
     old_index = _read_page(index)
     if old_index is not None and PAGE_MARKER not in old_index:
@@ -175,13 +205,13 @@ def _read_page(path: Path) -> str | None:
     return None if data is None else data.decode(errors="replace")
 
 
-def build_leaderboard(runs: Path) -> Leaderboard:
-    """Return the data of the pages.
-
-    Raises:
-        StorageError: the folder has no result, or a file of a run is invalid.
-    """
+def build_leaderboard(
+    runs: Path, entries: Entries = NO_ENTRIES, metadata: LeaderboardMetadata = NO_METADATA
+) -> Leaderboard:
+    """Return the data of the pages. Arguments and errors are those of write_leaderboard."""
     all_runs = read_runs(runs)
+    all_runs += read_added_runs(all_runs, entries)
+    descriptions = describe_runs(all_runs, entries, metadata)
     evaluated_runs = [run for run in all_runs if run.results]
     if not evaluated_runs:
         raise StorageError(
@@ -196,16 +226,20 @@ def build_leaderboard(runs: Path) -> Leaderboard:
     page_sections = []
     for section in protocol_sections:
         section_runs = [runs_by_path[entry.stored_result.path] for entry in section.results]
-        page_sections.append(_build_section(section, section_runs))
-    sections = _with_unique_titles(page_sections)
+        page_sections.append(_build_section(section, section_runs, descriptions))
+    sections = _with_open_sections(_with_unique_titles(page_sections))
 
     return Leaderboard(
         version=__version__,
+        metadata=metadata,
         evidence=CHECKPOINT_EVIDENCE,
         time_range=time_range(evaluated_runs),
         n_results=len(results),
         sections=sections,
-        run_pages=tuple(_make_run_page(run, protocol_sections, sections) for run in evaluated_runs),
+        run_pages=tuple(
+            _make_run_page(run, descriptions[run.id], protocol_sections, sections)
+            for run in evaluated_runs
+        ),
         runs_without_results=tuple(run.id for run in all_runs if not run.results),
     )
 
@@ -216,14 +250,24 @@ def page_name(run_id: str) -> str:
     return f"{readable_name}-{sha256_bytes(run_id.encode())[:8]}.html"
 
 
-def _build_section(section: ProtocolSection, runs: Sequence[ReportedRun]) -> LeaderboardSection:
-    """Return the printed section of a protocol; `runs` are those of its results, in their order."""
+def _build_section(
+    section: ProtocolSection,
+    runs: Sequence[ReportedRun],
+    descriptions: Mapping[str, RunDescription],
+) -> LeaderboardSection:
+    """Return the printed section of a protocol.
+
+    Args:
+        runs: those of its results, in their order.
+        descriptions: what is stated about each run, by its id.
+    """
     axis_ranges = {metric.name: _axis_range(section, metric.name) for metric in section.metrics}
-    short_names = _short_names(section, runs)
+    short_names = _short_names(section, runs, descriptions)
     rows = [
         LeaderboardRow(
             page_name(run.id),
             run.id,
+            descriptions[run.id],
             _model_text(run),
             _generation_text(run),
             tuple(_make_cell(entry, m, axis_ranges[m.name], short_names) for m in section.metrics),
@@ -253,12 +297,20 @@ def _build_section(section: ProtocolSection, runs: Sequence[ReportedRun]) -> Lea
     )
 
 
-def _short_names(section: ProtocolSection, runs: Sequence[ReportedRun]) -> dict[Path, str]:
-    """Return a short name of each run by result path: the last part of its id, or the whole id.
+def _short_names(
+    section: ProtocolSection,
+    runs: Sequence[ReportedRun],
+    descriptions: Mapping[str, RunDescription],
+) -> dict[Path, str]:
+    """Return a short name of each run by result path: its label, or the last part of its id.
 
-    The whole id is taken where two runs share the last part.
+    The whole id is taken where two runs share the short name.
     """
-    last_parts = [run.id.rsplit("/", 1)[-1] for run in runs]
+    labels = [descriptions[run.id].label for run in runs]
+    last_parts = [
+        run.id.rsplit("/", 1)[-1] if label == run.id else label
+        for run, label in zip(runs, labels, strict=True)
+    ]
     return {
         entry.stored_result.path: run.id if last_parts.count(last_part) > 1 else last_part
         for entry, run, last_part in zip(section.results, runs, last_parts, strict=True)
@@ -298,6 +350,16 @@ def _with_unique_titles(sections: Sequence[LeaderboardSection]) -> tuple[Leaderb
             section = replace(section, title=title, notes=(note, *section.notes))
         unique_sections.append(section)
     return tuple(unique_sections)
+
+
+def _with_open_sections(
+    sections: Sequence[LeaderboardSection],
+) -> tuple[LeaderboardSection, ...]:
+    """Return the sections with those open that show the user's rows, or else the longest one."""
+    open_sections = [section for section in sections if section.own_labels]
+    if not open_sections:
+        open_sections = [max(sections, key=lambda section: len(section.rows))]
+    return tuple(replace(section, is_open=section in open_sections) for section in sections)
 
 
 def _protocol_fields(protocol: LeaderboardProtocol) -> tuple[tuple[str, str], ...]:
@@ -447,6 +509,7 @@ def _make_bar(
 
 def _make_run_page(
     run: ReportedRun,
+    description: RunDescription,
     protocol_sections: Sequence[ProtocolSection],
     sections: Sequence[LeaderboardSection],
 ) -> RunPage:
@@ -460,6 +523,7 @@ def _make_run_page(
     return RunPage(
         page_name(run.id),
         run,
+        description,
         tuple(rankings),
         tuple(build_cards([run])),
         tuple(collect_checks([run])),

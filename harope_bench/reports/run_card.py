@@ -7,10 +7,30 @@ from dataclasses import dataclass
 
 from harope_bench.core.schema import Result, highest_error_text
 from harope_bench.data.result_store import StoredResult
+from harope_bench.leaderboards.table_spec import DASH
 from harope_bench.reports.runs import ReportedRun
 
 FieldTexts = dict[str, str]
 NOT_RECORDED = "not recorded"
+CHECKPOINT_GROUP = "Checkpoint"
+GENERATION_GROUP = "Generation"
+EVALUATION_GROUP = "Evaluation by"
+MACHINE_GROUP = "Machine and versions of"
+# fields of a plan that are no settings
+PLAN_FIELDS = ("suite", "suite version", "preset", "plan digest", "format", "kind")
+
+
+@dataclass(frozen=True)
+class CardGroup:
+    """The fields of a run card that belong together: checkpoint, generation, one evaluation.
+
+    Fields that no run records are not among them. A run that does not record a differing field
+    has a dash.
+    """
+
+    heading: str
+    shared_fields: tuple[tuple[str, str], ...]
+    differing_fields: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -21,6 +41,64 @@ class RunCard:
     runs: tuple[str, ...]
     shared_fields: tuple[tuple[str, str], ...]
     differing_fields: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @property
+    def groups(self) -> tuple[CardGroup, ...]:
+        """Return the recorded fields in groups, in the order of the fields."""
+        names = [name for name, _ in (*self.shared_fields, *self.differing_fields)]
+        groups = []
+        for heading in sorted(dict.fromkeys(map(_field_group, names)), key=_group_order):
+            shared_fields = [
+                (name, value)
+                for name, value in self.shared_fields
+                if _field_group(name) == heading and value != NOT_RECORDED
+            ]
+            differing_fields = [
+                (name, tuple(DASH if value == NOT_RECORDED else value for value in values))
+                for name, values in self.differing_fields
+                if _field_group(name) == heading
+            ]
+            if shared_fields or differing_fields:
+                groups.append(CardGroup(heading, tuple(shared_fields), tuple(differing_fields)))
+        return tuple(groups)
+
+    @property
+    def missing_fields(self) -> tuple[str, ...]:
+        """Return the fields that no run records."""
+        return tuple(name for name, value in self.shared_fields if value == NOT_RECORDED)
+
+    @property
+    def text(self) -> str:
+        """Return the card as plain text, which can be sent to others."""
+        lines = [self.heading]
+        for group in self.groups:
+            lines += ["", group.heading]
+            lines += [f"  {name}: {value}" for name, value in group.shared_fields]
+            for name, values in group.differing_fields:
+                lines.append(f"  {name}:")
+                pairs = zip(self.runs, values, strict=True)
+                lines += [f"    {run}: {value}" for run, value in pairs]
+        if self.missing_fields:
+            lines += ["", f"Not recorded: {', '.join(self.missing_fields)}"]
+        return "\n".join(lines) + "\n"
+
+
+def _field_group(name: str) -> str:
+    """Return the heading of the group that a field belongs to."""
+    first_word, _, rest = name.partition(" ")
+    if first_word == "checkpoint":
+        return CHECKPOINT_GROUP
+    if first_word in ("settings", "samples") or name in PLAN_FIELDS:
+        return GENERATION_GROUP
+    if rest.startswith("provenance"):
+        return f"{MACHINE_GROUP} {first_word}"
+    return f"{EVALUATION_GROUP} {first_word}"
+
+
+def _group_order(heading: str) -> tuple[int, str]:
+    """Return the sort key of a group: checkpoint, generation, evaluations, then machines."""
+    starts = (CHECKPOINT_GROUP, GENERATION_GROUP, EVALUATION_GROUP, MACHINE_GROUP)
+    return next(i for i, start in enumerate(starts) if heading.startswith(start)), heading
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 from harope_bench.leaderboards.board import CHECKPOINT_EVIDENCE, Board, Cell, PaperWord
-from harope_bench.leaderboards.table_spec import DASH, Column, Row, RowHeader, count_decimals
+from harope_bench.leaderboards.comparability import TOP_MARK_NOTE
+from harope_bench.leaderboards.table_spec import (
+    DASH,
+    Column,
+    Row,
+    RowHeader,
+    count_decimals,
+    leading_number,
+)
 
 ColumnKind = Literal["head", "published", "measured", "delta"]  # head: a row header
+MarkRule = Literal["top", "best"]
 BOLD_RULE = (
     "Bold among published numbers: the best printed value of a block. The bold type of the HARoPE"
     " paper itself is not recorded."
+)
+BEST_MARK_RULE = (
+    "Among published numbers, the best printed value of a block is bold and the second is"
+    " underlined."
+)
+BEST_MARK_NOTE = (
+    "Among measured numbers, the best value of a block is bold and the second is underlined. The"
+    " marks follow the printed values alone: a difference may be smaller than its uncertainty."
 )
 MINUS = "\N{MINUS SIGN}"
 VERDICT_GLYPHS = {
@@ -22,6 +39,26 @@ VERDICT_GLYPHS = {
     "not comparable": "\N{MULTIPLICATION SIGN}",
 }
 COST_GLYPHS = {"as printed": "=", "differs": "\N{NOT EQUAL TO}"}
+
+
+@dataclass(frozen=True)
+class TableStyle:
+    """How a board is printed.
+
+    has_standard_errors: print standard errors after measured numbers.
+    mark_rule: which measured numbers are marked. "top": the best one and those that are not
+        significantly worse are bold. "best": the best value is bold, the second is underlined.
+    is_rows_only: print the rows without title, header, legend and notes (LaTeX).
+    has_notes: print the notes below the table (Markdown).
+    """
+
+    has_standard_errors: bool = True
+    mark_rule: MarkRule = "top"
+    is_rows_only: bool = False
+    has_notes: bool = True
+
+
+DEFAULT_STYLE = TableStyle()
 
 
 @dataclass(frozen=True)
@@ -62,6 +99,7 @@ class BodyCell:
     sort_value: str
     kind: ColumnKind
     is_bold: bool = False
+    is_underlined: bool = False
     is_absent: bool = False
     note_numbers: tuple[int, ...] = ()
     tooltip: str = ""
@@ -87,10 +125,11 @@ class TableLayout:
         return any(view.row_span != 1 for row in self.rows for view in row)
 
 
-def lay_out_board(board: Board) -> TableLayout:
+def lay_out_board(board: Board, style: TableStyle = DEFAULT_STYLE) -> TableLayout:
     """Return the layout of a board, in the paper's order of rows and columns."""
     columns = tuple(_layout_columns(board))
-    blocks = tuple(_layout_block(board, columns, rows) for rows in _row_blocks(board))
+    marks = marked_cells(board, style.mark_rule)
+    blocks = tuple(_layout_block(board, columns, rows, style, marks) for rows in row_blocks(board))
     return TableLayout(columns, tuple(_header_rows(columns)), blocks)
 
 
@@ -167,7 +206,32 @@ def _header_rows(columns: tuple[LayoutColumn, ...]) -> Iterator[tuple[HeaderCell
         yield tuple(cells)
 
 
-def _row_blocks(board: Board) -> list[list[Row]]:
+def place_header_cells(
+    header_rows: Sequence[Sequence[HeaderCell]], n_columns: int
+) -> Iterator[dict[int, HeaderCell]]:
+    """Yield the cells of each header row by the index of their first column.
+
+    Columns that a cell of a row above covers have none.
+    """
+    n_covered_rows = [0] * n_columns
+    for header_row in header_rows:
+        cells_by_column = {}
+        cells = iter(header_row)
+        column = 0
+        while column < n_columns:
+            if n_covered_rows[column]:
+                n_covered_rows[column] -= 1
+                column += 1
+                continue
+            cell = next(cells)
+            cells_by_column[column] = cell
+            end = column + cell.column_span
+            n_covered_rows[column:end] = [cell.row_span - 1] * cell.column_span
+            column = end
+        yield cells_by_column
+
+
+def row_blocks(board: Board) -> list[list[Row]]:
     """Return the rows in blocks that are ranked together, one block where the table has none."""
     blocks: list[list[Row]] = []
     previous_value = None
@@ -181,13 +245,17 @@ def _row_blocks(board: Board) -> list[list[Row]]:
 
 
 def _layout_block(
-    board: Board, columns: tuple[LayoutColumn, ...], rows: list[Row]
+    board: Board,
+    columns: tuple[LayoutColumn, ...],
+    rows: list[Row],
+    style: TableStyle,
+    marks: CellMarks,
 ) -> tuple[tuple[BodyCell, ...], ...]:
     """Return the body rows of a block."""
     return tuple(
         (
             *_row_header_cells(board, rows, i),
-            *[_body_cell(board, column, row) for column in columns if column.column],
+            *[_body_cell(board, column, row, style, marks) for column in columns if column.column],
         )
         for i, row in enumerate(rows)
     )
@@ -213,32 +281,40 @@ def _count_equal_texts(rows: list[Row], header: RowHeader) -> int:
     return len(rows)
 
 
-def _body_cell(board: Board, layout_column: LayoutColumn, row: Row) -> BodyCell:
+def _body_cell(
+    board: Board, layout_column: LayoutColumn, row: Row, style: TableStyle, marks: CellMarks
+) -> BodyCell:
     """Return one published, measured or delta cell of a row."""
     assert layout_column.column is not None
     cell = board.cells[row.id, layout_column.column.key]
+    mark_key = (layout_column.kind, row.id, layout_column.column.key)
+    is_bold = mark_key in marks.bold
+    is_underlined = mark_key in marks.underlined
 
     # flags of the paper belong to the published cell, notes on runs to the measured one
-    flag_numbers = tuple(n for n in cell.note_numbers if board.notes[n - 1].id is not None)
+    note_ids = {note.number: note.id for note in board.notes}
+    flag_numbers = tuple(n for n in cell.note_numbers if note_ids.get(n) is not None)
     if layout_column.kind == "published":
         text = DASH if cell.published is None else cell.published
         return BodyCell(
             text,
             cell.published or "",
             "published",
-            cell.is_best_published,
+            is_bold,
+            is_underlined,
             cell.published is None,
             flag_numbers,
         )
 
     if layout_column.kind == "measured":
-        note_numbers = tuple(n for n in cell.note_numbers if n not in flag_numbers)
+        note_numbers = tuple(n for n in cell.note_numbers if note_ids.get(n, "") is None)
         sort_value = "" if cell.measured is None else repr(cell.measured)
         return BodyCell(
-            _measured_text(cell, layout_column.column),
+            _measured_text(cell, layout_column.column, style.has_standard_errors),
             sort_value,
             "measured",
-            cell.is_best_measured,
+            is_bold,
+            is_underlined,
             cell.measured is None,
             note_numbers,
             _interval_text(cell, layout_column.column),
@@ -250,6 +326,80 @@ def _body_cell(board: Board, layout_column: LayoutColumn, row: Row) -> BodyCell:
     return BodyCell(text, sort_value, "delta", is_absent=cell.delta is None, tooltip=verdict)
 
 
+def with_notes_on_marks(board: Board, style: TableStyle) -> Board:
+    """Return the board with the note that explains the marks of this style."""
+    if style.mark_rule == "top":
+        return board
+    notes = tuple(
+        replace(note, text=BEST_MARK_NOTE) if note.text == TOP_MARK_NOTE else note
+        for note in board.notes
+    )
+    return replace(board, notes=notes)
+
+
+class CellMarks(NamedTuple):
+    """The cells in bold and those underlined, as (kind of column, row id, column key)."""
+
+    bold: frozenset[tuple[str, str, str]]
+    underlined: frozenset[tuple[str, str, str]]
+
+
+def marked_cells(board: Board, mark_rule: MarkRule) -> CellMarks:
+    """Return the cells that are marked under a rule.
+
+    Under "best", the published and the measured cells of a block are marked by their values, as
+    they are printed: equal texts have equal marks. Only cells that may be ranked together count.
+    """
+    bold = {("published", *key) for key, cell in board.cells.items() if cell.is_best_published}
+    if mark_rule == "top":
+        bold |= {("measured", *key) for key, cell in board.cells.items() if cell.is_best_measured}
+        return CellMarks(frozenset(bold), frozenset())
+
+    underlined = set()
+    for keys in _published_blocks(board):
+        values = {key: float(leading_number(board.cells[key].published or "")) for key in keys}
+        underlined |= {("published", *key) for key in _cells_of_place(board, values, 1)}
+    for ranked_keys in board.ranked_blocks:
+        values = {key: _printed_value(board, key) for key in ranked_keys}
+        bold |= {("measured", *key) for key in _cells_of_place(board, values, 0)}
+        underlined |= {("measured", *key) for key in _cells_of_place(board, values, 1)}
+    return CellMarks(frozenset(bold), frozenset(underlined))
+
+
+def _published_blocks(board: Board) -> list[list[tuple[str, str]]]:
+    """Return the published cells of each block in which the best printed value is known."""
+    blocks: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for (row_id, column_key), cell in board.cells.items():
+        if cell.published is not None:
+            row = board.table.find_row(row_id)
+            block = board.table.block_key(row, board.table.find_column(column_key))
+            blocks.setdefault(block, []).append((row_id, column_key))
+    return [
+        keys for keys in blocks.values() if any(board.cells[key].is_best_published for key in keys)
+    ]
+
+
+def _printed_value(board: Board, key: tuple[str, str]) -> float:
+    """Return the measured value of a cell as it is rounded for print."""
+    cell = board.cells[key]
+    assert cell.measured is not None
+    return round(cell.measured, _decimals(cell, board.table.find_column(key[1])))
+
+
+def _cells_of_place(
+    board: Board, values: dict[tuple[str, str], float], place: int
+) -> list[tuple[str, str]]:
+    """Return the cells with the best value of a block (place 0) or the second one (place 1).
+
+    Nothing is best where all values are equal or there is one cell alone.
+    """
+    is_higher_better = board.table.find_column(next(iter(values))[1]).direction == "higher"
+    places = sorted(set(values.values()), reverse=is_higher_better)
+    if len(places) < 2:
+        return []
+    return [key for key, value in values.items() if value == places[place]]
+
+
 def _decimals(cell: Cell, column: Column) -> int:
     """Return the column's decimals; where the paper mixes them, those of the printed cell."""
     if column.decimals is not None:
@@ -257,7 +407,7 @@ def _decimals(cell: Cell, column: Column) -> int:
     return count_decimals(cell.published) if cell.published else 2
 
 
-def _measured_text(cell: Cell, column: Column) -> str:
+def _measured_text(cell: Cell, column: Column, has_standard_error: bool) -> str:
     """Return the measured number with percentage and standard error, or the cell's status."""
     if cell.measured is None:
         return cell.status
@@ -269,7 +419,7 @@ def _measured_text(cell: Cell, column: Column) -> str:
     text = text.replace("-", MINUS)
     if cell.percent_above_baseline is not None:
         text += f" (+{cell.percent_above_baseline:.1f}%)"
-    if cell.se is None:
+    if cell.se is None or not has_standard_error:
         return text
     return f"{text} ± {format_standard_error(cell.se, decimals)}"
 
@@ -309,11 +459,11 @@ def verdict_text(verdict: PaperWord) -> str:
     return f"{(VERDICT_GLYPHS | COST_GLYPHS)[verdict]} {verdict}"
 
 
-def legend(board: Board) -> list[str]:
+def legend(board: Board, style: TableStyle = DEFAULT_STYLE) -> list[str]:
     """Return the sentences under the table that belong to no cell."""
     lines = [board.table.note] if board.table.note else []
     if board.show != "measured" and board.table.best_by_value:
-        lines.append(BOLD_RULE)
+        lines.append(BEST_MARK_RULE if style.mark_rule == "best" else BOLD_RULE)
     if board.comparisons:
         lines.append(f"Evidence {CHECKPOINT_EVIDENCE}")
     return lines

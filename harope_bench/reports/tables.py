@@ -21,21 +21,24 @@ from harope_bench.leaderboards.board import (
 from harope_bench.leaderboards.table_spec import EntryRow
 from harope_bench.reports.latex import render_latex
 from harope_bench.reports.table_layout import (
+    DEFAULT_STYLE,
     BodyCell,
     ColumnKind,
     LayoutColumn,
     TableLayout,
+    TableStyle,
     board_title,
     column_kind_title,
     lay_out_board,
     legend,
+    with_notes_on_marks,
 )
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def render_table(board: Board, format_name: str) -> str:
+def render_table(board: Board, format_name: str, style: TableStyle = DEFAULT_STYLE) -> str:
     """Return a board in one of TABLE_FORMATS, ending in a newline.
 
     Raises:
@@ -43,15 +46,15 @@ def render_table(board: Board, format_name: str) -> str:
     """
     if format_name not in TABLE_FORMATS:
         raise UnknownNameError("format", format_name, TABLE_FORMATS)
-    return TABLE_FORMATS[format_name](board)
+    return TABLE_FORMATS[format_name](with_notes_on_marks(board, style), style)
 
 
-def render_markdown(board: Board) -> str:
+def render_markdown(board: Board, style: TableStyle = DEFAULT_STYLE) -> str:
     """Return a GitHub table with aligned columns, a legend and numbered notes.
 
     Numbers are right-aligned. The titles of a column and of its group are joined.
     """
-    layout = lay_out_board(board)
+    layout = lay_out_board(board, style)
     titles = [_column_title(board, column) for column in layout.columns]
     rows = [[_markdown_cell(cell) for cell in row] for row in layout.rows]
     widths = [max(3, len(title), *(len(row[i]) for row in rows)) for i, title in enumerate(titles)]
@@ -63,7 +66,7 @@ def render_markdown(board: Board) -> str:
         for width, to_left in zip(widths, is_left, strict=True)
     ]
     lines = [
-        f"**{_markdown(board_title(board))}**{_note_reference(board.table_note_numbers)}",
+        f"**{escape_markdown(board_title(board))}**{_note_reference(board.table_note_numbers)}",
         "",
         _markdown_row(titles, widths, is_left),
         _markdown_row(rule, widths, is_left),
@@ -74,11 +77,14 @@ def render_markdown(board: Board) -> str:
     kinds: tuple[ColumnKind, ...] = ("measured", "delta")
     kind_titles = [column_kind_title(board, kind) for kind in kinds if board.show in ("both", kind)]
     if kind_titles:
-        lines += ["", _markdown("; ".join(kind_titles)) + "."]
-    for text in legend(board):
-        lines += ["", _markdown(text)]
-    if board.notes:
-        lines += ["", *[f"{note.number}. {_markdown(note.full_text)}" for note in board.notes]]
+        lines += ["", escape_markdown("; ".join(kind_titles)) + "."]
+    for text in legend(board, style):
+        lines += ["", escape_markdown(text)]
+    if board.notes and style.has_notes:
+        lines += [
+            "",
+            *[f"{note.number}. {escape_markdown(note.full_text)}" for note in board.notes],
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -97,24 +103,26 @@ def _column_title(board: Board, column: LayoutColumn) -> str:
     The full name of the measured kind is long, so it is printed below the table instead.
     """
     if column.kind == "head" or board.show == "published":
-        return _markdown(column.flat_title)
+        return escape_markdown(column.flat_title)
     short_names = {
         "published": "published",
         "measured": f"measured ({board.scale})" if board.scale else "measured",
         "delta": "delta",
     }
-    return _markdown(
+    return escape_markdown(
         " ".join([short_names[column.kind], *[title for title in column.titles[1:] if title]])
     )
 
 
 def _markdown_cell(cell: BodyCell) -> str:
-    """Return a cell with its note numbers."""
-    text = _markdown(cell.text)
+    """Return a cell with its note numbers. <ins> is underlined on GitHub."""
+    text = escape_markdown(cell.text)
+    if cell.is_underlined:
+        text = f"<ins>{text}</ins>"
     return (f"**{text}**" if cell.is_bold else text) + _note_reference(cell.note_numbers)
 
 
-def _markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Return the text on one line with Markdown, HTML and math characters escaped."""
     return re.sub(
         r"([\\`*_\[\]|$~]|<(?=[A-Za-z/!?])|&(?=[A-Za-z#])|^[>#])", r"\\\1", " ".join(text.split())
@@ -126,8 +134,8 @@ def _note_reference(numbers: tuple[int, ...]) -> str:
     return f" [{', '.join(map(str, numbers))}]" if numbers else ""
 
 
-def render_csv(board: Board) -> str:
-    """Return the board as CSV with one header row.
+def render_csv(board: Board, style: TableStyle = DEFAULT_STYLE) -> str:
+    """Return the board as CSV with one header row. It has no style.
 
     Published strings are as printed, measured numbers in full, missing ones empty.
     """
@@ -188,8 +196,11 @@ def _number_text(value: float | None) -> str:
     return "" if value is None else repr(value)
 
 
-def render_json(board: Board) -> str:
-    """Return the board as JSON with sorted keys; published numbers are the printed strings."""
+def render_json(board: Board, style: TableStyle = DEFAULT_STYLE) -> str:
+    """Return the board as JSON with sorted keys; published numbers are the printed strings.
+
+    It has no style.
+    """
     values = board_json(board)
     text = json.dumps(values, sort_keys=True, allow_nan=False, indent=2, ensure_ascii=False)
     return text + "\n"
@@ -243,20 +254,21 @@ def row_comparison_json(comparison: RowComparison) -> dict[str, object]:
     return {**asdict(comparison), "difference": comparison.difference._asdict()}
 
 
-def render_html(board: Board) -> str:
+def render_html(board: Board, style: TableStyle = DEFAULT_STYLE) -> str:
     """Return the board as an HTML <table> with caption and notes; data-v holds the full numbers."""
-    return template_environment().get_template("board.html").render(**table_context(board)) + "\n"
+    template = template_environment().get_template("board.html")
+    return template.render(**table_context(board, style)) + "\n"
 
 
-def table_context(board: Board) -> dict[str, object]:
+def table_context(board: Board, style: TableStyle = DEFAULT_STYLE) -> dict[str, object]:
     """Return the variables of the table template."""
-    layout = lay_out_board(board)
+    layout = lay_out_board(board, style)
     return {
         "board": board,
         "anchor": board_anchor(board),
         "layout": layout,
         "title": board_title(board),
-        "legend": legend(board),
+        "legend": legend(board, style),
         "column_groups": _column_groups(layout),
         "is_sortable": not layout.has_row_spans and len(layout.blocks) == 1,
     }
@@ -301,7 +313,7 @@ def _page_value(value: object) -> object:
     return value
 
 
-TABLE_FORMATS: dict[str, Callable[[Board], str]] = {
+TABLE_FORMATS: dict[str, Callable[[Board, TableStyle], str]] = {
     "md": render_markdown,
     "csv": render_csv,
     "tex": render_latex,

@@ -13,13 +13,14 @@ import pytest
 from document import HOSTILE, Document
 from PIL import Image
 
-from harope_bench.core.errors import StorageError
+from harope_bench.core.errors import StorageError, UnknownNameError
 from harope_bench.core.json_lines import append_line
 from harope_bench.core.schema import Checkpoint, make_warnings
 from harope_bench.core.storage import write_text
 from harope_bench.data.result_store import read_results
 from harope_bench.leaderboards.board import build_board, load_table
-from harope_bench.reports.report_page import build_report_page, write_report
+from harope_bench.reports.page_comparisons import row_label
+from harope_bench.reports.report_page import ReportPage, build_report_page, write_report
 from harope_bench.reports.runs import read_runs
 from harope_bench.reports.tables import render_table
 
@@ -59,12 +60,10 @@ def test_rows_printed_alike_are_told_apart() -> None:
     """Table 8 prints each encoding at three resolutions, Table 1 for two models, Table 9 for both
     at once, Table 2 once.
     """
-    from harope_bench.reports.report_page import _row_label
-
     records = {}
     for number in ("1", "2", "8", "9"):
         board = build_board(load_table(number), [], "both", "paper")
-        records[number] = [_row_label(board, row.id) for row in board.table.rows]
+        records[number] = [row_label(board, row.id) for row in board.table.rows]
         assert len(set(records[number])) == len(records[number])
     assert records["8"][:3] == ["128 Absolution Embedding", "128 RoPE", "128 HARoPE"]
     assert "FLUX (512) RoPE" in records["9"]
@@ -72,12 +71,19 @@ def test_rows_printed_alike_are_told_apart() -> None:
     assert "HARoPE" in records["2"]
 
 
-def test_the_summary_of_table_8_names_the_resolution(page: str) -> None:
-    start = page.index('aria-label="Answer in short, Table 8')
-    answer = page[start : page.index("</section>", start)]
-    assert "against 256 RoPE, 8 of 8 differences" in answer
-    assert re.findall(r"<span>([^<]*HARoPE) \(", answer) == ["256 HARoPE"] * 2
-    assert "256 Absolution Embedding (" in answer
+def answer_of(text: str, name: str) -> str:
+    """The words of a page's answer."""
+    start = text.index(f'aria-label="Answer in short, {name}')
+    return Document(f"<p {text[start : text.index('</section>', start)]}</p>").text
+
+
+def test_the_answer_of_table_8_names_the_resolution(micro: Path, tmp_path: Path) -> None:
+    text = write_report(micro, tmp_path / "r.html", tables=["8"]).read_text()
+    answer = answer_of(text, "Table 8")
+    assert "Against 256 RoPE, " in answer
+    assert "256 HARoPE is better in FID-500 and IS" in answer
+    assert "256 Absolution Embedding is worse in" in answer
+    assert "Holm-adjusted over 8 differences (5% level), 8 of them paired" in answer
 
 
 def test_every_baseline_of_a_table_is_named(tmp_path: Path) -> None:
@@ -91,19 +97,16 @@ def test_every_baseline_of_a_table_is_named(tmp_path: Path) -> None:
                     .replace('"digits"', f'"{suite}"')
                     .replace(f"digits-{encoding}", f"{suite}-{encoding}")
                 )
-    shown_text = write_report(tmp_path, tmp_path / "r.html").read_text()
-    start = shown_text.index('aria-label="Answer in short, Table 8')
-    assert (
-        "against 128 RoPE, 256 RoPE, 8 of 8 differences"
-        in shown_text[start : shown_text.index("</section>", start)]
+    shown_text = write_report(tmp_path, tmp_path / "r.html", tables=["table8"]).read_text()
+    assert "Against the baseline of each block (128 RoPE, 256 RoPE), " in answer_of(
+        shown_text, "Table 8"
     )
     assert "Each row minus its baseline, 128 RoPE, 256 RoPE." in shown_text
 
 
 def test_report_is_small(page: str) -> None:
     assert len(page.encode()) < 5_000_000
-    tables = 4  # six runs of Table 2 fill rows of Tables 6, 8 and 9 too
-    assert len(re.sub(r"data:image/png;base64,[^\"]*", "", page).encode()) < tables * 150_000
+    assert len(re.sub(r"data:image/png;base64,[^\"]*", "", page).encode()) < 300_000
 
 
 def test_equal_records_give_equal_bytes(micro: Path, page: str, tmp_path: Path) -> None:
@@ -163,13 +166,119 @@ def test_text_colours_have_contrast_in_light_and_dark(page: str) -> None:
                 assert contrast(palette[ink], palette[ground]) >= 4.5, (ink, ground)
 
 
-def test_header_answers_in_words_with_its_evidence(page: str) -> None:
+def test_the_first_screen_answers_in_two_sentences_with_its_evidence(page: str) -> None:
     text = Document(page).text
     assert "Does the positional encoding change how good class-conditional images are" in text
-    assert "▲ better 2 of 20 HARoPE (FID-500, IS)" in text
-    assert "○ not resolved" in text
+    assert "HARoPE is better in FID-500 and IS" in text
+    assert "differences are not resolved." in text
+    assert "How sure: one run each, with 500 images scored, so this compares checkpoints" in text
+    assert "These numbers cannot be compared with those of the paper." in text
     assert "L1: this checkpoint against that checkpoint" in text
-    assert "significant" not in text
+    main = page[page.index("<main") :]
+    first_fold = main.index("<details")
+    for words in ("How sure:", "<svg", "Table 2. Class-conditional", "Copy LaTeX"):
+        assert main.index(words) < first_fold, words
+    assert main.count("<svg", 0, first_fold) == 1
+
+
+def test_everything_else_is_folded_and_in_the_contents(page: str) -> None:
+    contents = page[page.index('<nav class="contents"') : page.index("</nav>")]
+    for anchor in ("comparison", "runs", "other-tables", "card", "checks", "notes"):
+        assert f'href="#{anchor}"' in contents
+        # a link opens the fold that it leads into, so the id is inside the fold
+        assert re.search(rf'</summary>\s*<div id="{anchor}"', page), anchor
+    assert " open>" not in page
+
+
+def test_micro_rows_are_named_by_what_was_run(micro: Path) -> None:
+    (section,) = build_report_page(micro).sections
+    heads = [[cell.text for cell in row[:2]] for row in section.table.blocks[0]]
+    assert ["dit-micro, HARoPE, 28 px", "HARoPE"] in heads
+    assert ["dit-micro, axial RoPE, 28 px", "2D-RoPE (Axial)"] in heads
+    assert section.table.hidden_kinds == ("delta",)  # of unlike scales
+
+
+def test_a_page_shows_the_tables_that_were_asked_for(micro: Path, tmp_path: Path) -> None:
+    def names(page: ReportPage) -> list[str]:
+        return [section.name for section in page.sections]
+
+    page = build_report_page(micro, tables=["table8", "2"])
+    assert names(page) == ["Table 8", "Table 2"]
+    assert page.question == "What does the positional encoding change in Tables 8 and 2?"
+    assert [table.name for table in page.other_tables] == ["Table 6", "Table 9"]
+    assert names(build_report_page(micro)) == ["Table 2"]
+
+    # a table without a run says so, and stands after the others
+    page = build_report_page(micro, tables=["1", "2"])
+    assert names(page) == ["Table 2", "Table 1"]
+    assert "no result belongs to this table" in page.sections[1].verdict.answer.text
+
+    write_report(micro, tmp_path / "r.html", tables=["2"])
+    other_tables = Document((tmp_path / "r.html").read_text()).text
+    assert "Table 8 (micro scale): 3 of 9 rows." in other_tables
+
+
+def test_an_unknown_table_is_an_error(micro: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="no table named 'tabel2'"):
+        write_report(micro, tmp_path / "r.html", tables=["tabel2"])
+
+
+def test_a_measured_cell_leads_to_the_measurement_of_its_run(micro: Path, page: str) -> None:
+    (section,) = build_report_page(micro).sections
+    links = [cell.link for row in section.table.blocks[0] for cell in row if cell.link]
+    assert len(links) == len(set(links)) == 6 * 4
+    anchor = "run-digits-harope-fidelity-fid-500"
+    assert anchor in links
+    start = page.index('<div id="run-digits-harope"')
+    details = page[start : page.index("</details>", start)]
+    assert f'<tr id="{anchor}">' in details
+    text = Document(details).text
+    for words in (
+        "digits-harope (abababababab)",
+        "flow, 32 steps, guidance 1.5",
+        "40 in the run folder digits-harope",
+        "harope-bench reproduce table2",
+        "500 of 500",
+    ):
+        assert words in text, words
+    assert "data-copy" in details
+
+
+def test_runs_of_no_table_are_shown_side_by_side(tmp_path: Path) -> None:
+    for name, value, started in (("b", 30.0, "2026-01-01"), ("a", 25.0, "2026-01-02")):
+        provenance = fake.provenance().model_copy(update={"started": started})
+        result = fake.result(
+            None,
+            [fake.measurement("fid", value, 0.5), fake.measurement("is", 5.0, 0.1)],
+            target=f"images/{name}",
+            suite="digits",
+            provenance=provenance,
+            samples_sha256=name * 64,
+        )
+        fake.write_result(tmp_path / name, result)
+    page = build_report_page(tmp_path)
+    assert page.sections == () and page.run_section is not None
+    assert page.question == "Is images/a better than images/b? digits"  # b was evaluated first
+    answer = page.run_section.verdict.answer.text
+    assert answer.startswith("Against images/b, images/a is better in fid-500; 1 of 2 differences")
+    rows = [[cell.text for cell in row] for row in page.run_section.table.blocks[0]]
+    assert rows[0][:3] == ["fid-500 (lower is better)", "30.00 ± 0.50", "25.00 ± 0.50"]
+    assert rows[0][4] == "▲ better" and rows[1][4] == "○ not resolved"
+    text = Document(write_report(tmp_path, tmp_path / "r.html").read_text()).text
+    assert text.count("Not recorded: Checkpoint, Training, Resolution, Sampler, Seed.") == 1
+    assert text.count("All runs. Imported: without a plan") == 1
+
+
+def test_notes_stand_once_at_the_end(micro: Path) -> None:
+    page = build_report_page(micro, tables=["2", "8"])
+    texts = [note.text for note in page.notes]
+    assert len(texts) == len(set(texts))
+    assert [note.number for note in page.notes] == list(range(1, len(texts) + 1))
+    micro_note = next(note for note in page.notes if note.text.startswith("Micro scale:"))
+    assert micro_note.tables == ("Table 2", "Table 8")
+    for section in page.sections:
+        for note in section.board.notes:
+            assert texts[section.note_numbers[note.number] - 1] == note.full_text
 
 
 def test_sources_to_copy_are_the_rendered_tables(micro: Path) -> None:
@@ -183,10 +292,29 @@ def test_sources_to_copy_are_the_rendered_tables(micro: Path) -> None:
 
 def test_images_without_a_plan_appear_with_what_is_not_known(page: str) -> None:
     text = Document(page).text
-    assert "Results that belong to no table" in text
-    assert "my pictures images without a plan: how they were generated is not known" in text
+    assert "These results belong to no table of this page." in text
+    assert "Imported: without a plan, how these images were generated is not known." in text
+    assert "my pictures" in text
     assert "theirs: without a plan" in text
     assert "theirs, fidelity: labels are sorted" in text
+
+
+def test_the_run_card_has_groups_and_says_once_what_is_missing(micro: Path, page: str) -> None:
+    card = build_report_page(micro).cards[0]
+    assert [group.heading for group in card.groups] == [
+        "Checkpoint",
+        "Generation",
+        "Evaluation by fidelity",
+        "Machine and versions of fidelity",
+    ]
+    shown_names = [
+        name for group in card.groups for name, _ in (*group.shared_fields, *group.differing_fields)
+    ]
+    all_names = [name for name, _ in (*card.shared_fields, *card.differing_fields)]
+    assert sorted([*shown_names, *card.missing_fields]) == sorted(all_names)
+    assert "checkpoint training seed" in card.missing_fields
+    assert card.text.count("Not recorded:") == 1 and "not recorded" not in card.text
+    assert 'data-copy="card-1"' in page and '<pre id="card-1"' in page
 
 
 def test_run_card_states_every_fact_of_the_plan(micro: Path, page: str) -> None:
@@ -206,7 +334,7 @@ def test_run_card_states_every_fact_of_the_plan(micro: Path, page: str) -> None:
 
 
 def test_samples_stand_at_the_same_place_in_every_sheet(micro: Path) -> None:
-    sheets = build_report_page(micro).panels[0].sheets
+    sheets = build_report_page(micro).gallery.groups[0].sheets
     assert [sheet.title for sheet in sheets] == [
         f"digits-{e}" for e in fake.ENCODINGS
     ]  # in the order of the table
@@ -224,7 +352,7 @@ def test_missing_and_broken_images_are_said_not_hidden(tmp_path: Path) -> None:
         run / "samples.jsonl",
         json.dumps({"index": 4, "status": "failed", "reason": "out of memory"}),
     )
-    ((sheet,),) = [panel.sheets for panel in build_report_page(tmp_path).panels]
+    ((sheet,),) = [panel.sheets for panel in build_report_page(tmp_path).gallery.groups]
     assert sheet.missing_samples == (
         "sample 1: file missing",
         "sample 2: not a readable image",
@@ -266,6 +394,9 @@ def test_hostile_records_come_out_as_text(tmp_path: Path) -> None:
 def test_a_single_row_says_that_nothing_can_be_compared(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "run", "harope")
     text = Document(write_report(tmp_path, tmp_path / "r.html").read_text()).text
+    assert "What was measured in dit-micro, HARoPE, 28 px?" in text
+    assert "Nothing can be compared yet: there is one run." in text
+    text = Document(write_report(tmp_path, tmp_path / "r.html", tables=["2"]).read_text()).text
     assert (
         "Nothing can be compared yet: the baseline or every other row of the table was not run."
         in text

@@ -17,14 +17,20 @@ from document import HOSTILE, Document
 from fake_runs import checkpoint, measurement, micro_run, micro_table, plan, result, write_result
 
 from harope_bench.cli import main
-from harope_bench.core.errors import StorageError
+from harope_bench.core.errors import StorageError, UnknownNameError
 from harope_bench.core.schema import make_warnings
 from harope_bench.data.result_store import read_results
+from harope_bench.leaderboards.entries import parse_entries
 from harope_bench.leaderboards.rankings import (
     ProtocolSection,
     build_sections,
     rank_results,
     result_protocol,
+)
+from harope_bench.reports.leaderboard_metadata import (
+    LeaderboardMetadata,
+    RunMetadata,
+    read_metadata,
 )
 from harope_bench.reports.leaderboard_pages import build_leaderboard, page_name, write_leaderboard
 
@@ -363,3 +369,112 @@ def test_the_verb_builds_and_brings_no_torch(tmp_path: Path) -> None:
     assert (tmp_path / "again/index.html").read_bytes() == (
         tmp_path / "site/index.html"
     ).read_bytes()
+
+
+# ---------------------------------------------------------------------------
+# own rows, metadata, several protocols
+
+
+def test_own_rows_have_their_label_and_are_ranked_with_the_others(tmp_path: Path) -> None:
+    for name, value in (("a", 10.0), ("mine", 11.0), ("b", 15.0)):
+        write_fid_run(tmp_path, name, value)
+    board = build_leaderboard(tmp_path, parse_entries(["mine=My PE (ours)"], [], tmp_path))
+    (section,) = board.sections
+    labels = [row.description.label for row in section.rows]
+    assert labels == ["a", "My PE (ours)", "b"]
+    assert [row.description.is_own for row in section.rows] == [False, True, False]
+    assert "from My PE (ours)" in section.rows[2].cells[0].difference_text
+    write_leaderboard(tmp_path, tmp_path / "site", parse_entries(["mine=My PE"], [], tmp_path))
+    text = Document((tmp_path / "site/index.html").read_text()).text
+    assert "My PE added mine;" in text and "3 rows , with My PE" in text.replace("rows,", "rows ,")
+
+
+def test_an_own_run_may_lie_outside_of_the_folder(tmp_path: Path) -> None:
+    write_fid_run(tmp_path / "runs", "a", 10.0)
+    write_fid_run(tmp_path / "elsewhere", "mine", 11.0)
+    own_folder = tmp_path / "elsewhere/mine"
+    entries = parse_entries([f"{own_folder}=Mine"], [], tmp_path / "runs")
+    paths = write_leaderboard(tmp_path / "runs", tmp_path / "site", entries)
+    assert len(paths) == 3
+    board = build_leaderboard(tmp_path / "runs", entries)
+    assert [row.description.label for row in board.sections[0].rows] == ["a", "Mine"]
+    # a folder inside is not read twice
+    inner_entries = parse_entries([f"{tmp_path}/runs/a=A"], [], tmp_path / "runs")
+    inner_board = build_leaderboard(tmp_path / "runs", inner_entries)
+    assert [row.description.label for row in inner_board.sections[0].rows] == ["A"]
+    # two runs of one name would have one page
+    write_fid_run(tmp_path / "third", "a", 12.0)
+    entries = parse_entries([str(tmp_path / "third/a")], [], tmp_path / "runs")
+    with pytest.raises(StorageError, match="two runs are called a"):
+        build_leaderboard(tmp_path / "runs", entries)
+    with pytest.raises(UnknownNameError, match="mien"):
+        build_leaderboard(tmp_path / "runs", parse_entries(["mien"], [], tmp_path / "runs"))
+
+
+def test_several_protocols_are_folded_but_that_of_the_own_run(tmp_path: Path) -> None:
+    for name, n in (("a", 500), ("b", 500), ("c", 400)):
+        write_fid_run(tmp_path, name, 10.0, n=n)
+    sections = build_leaderboard(tmp_path).sections
+    assert [(len(section.rows), section.is_open) for section in sections] == [
+        (1, False),
+        (2, True),
+    ]
+    sections = build_leaderboard(tmp_path, parse_entries(["c"], [], tmp_path)).sections
+    assert [section.is_open for section in sections] == [True, False]
+    write_leaderboard(tmp_path, tmp_path / "site")
+    page = (tmp_path / "site/index.html").read_text()
+    assert page.count('<details class="protocol">') == 1
+    assert page.count('<details class="protocol" open>') == 1
+    assert ".protocol::details-content { content-visibility: visible; }" in page, "on paper"
+
+
+METADATA = """
+title = "Encodings <b>"
+description = "What & why"
+url = "https://example.org/board"
+[runs.a]
+label = "Run A"
+authors = "A. Author"
+url = "https://example.org/a"
+date = "2026-11-30"
+note = "trained twice"
+"""
+
+
+def test_metadata_are_shown_on_the_index_and_on_the_page_of_the_run(tmp_path: Path) -> None:
+    write_fid_run(tmp_path / "runs", "a", 10.0)
+    (tmp_path / "board.toml").write_text(METADATA)
+    arguments = ["leaderboard", "build", str(tmp_path / "runs"), "--out", str(tmp_path / "site")]
+    arguments += ["--metadata", str(tmp_path / "board.toml")]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    index = Document((tmp_path / "site/index.html").read_text())
+    assert "Encodings <b>" in index.text and "What & why" in index.text
+    assert "Run A a; harope on dit A. Author, 2026-11-30" in index.text.replace("a: ", "")
+    assert ("meta", "content", "What & why") in index.attributes
+    (page_path,) = (tmp_path / "site/runs").iterdir()
+    page = Document(page_path.read_text())
+    assert "https://example.org/a" in page.links and "trained twice" in page.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('titel = "x"', "titel: Extra inputs"),
+        ('url = "javascript:alert(1)"', "url: String should match"),
+        ('[runs.a]\nurl = "ftp://x"', "runs.a.url"),
+        ("[runs]\na = 3", "runs.a"),
+    ],
+)
+def test_wrong_metadata_are_one_line(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "board.toml"
+    path.write_text(text)
+    with pytest.raises(StorageError, match=re.escape(message)) as error_info:
+        read_metadata(path)
+    assert "\n" not in str(error_info.value) and "title, description" in str(error_info.value)
+
+
+def test_metadata_of_no_run_are_an_error(tmp_path: Path) -> None:
+    write_fid_run(tmp_path, "a", 10.0)
+    metadata = LeaderboardMetadata(runs={"b": RunMetadata(label="B")})
+    with pytest.raises(UnknownNameError, match="'b'"):
+        build_leaderboard(tmp_path, metadata=metadata)

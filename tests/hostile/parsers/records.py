@@ -13,7 +13,8 @@ from harope_bench.core import chart_schema, registry, storage
 from harope_bench.core.formats import add_format_version
 from harope_bench.leaderboards import table_spec
 from harope_bench.models import checkpoint_folder, load_checkpoint
-from harope_bench.reports import leaderboard_pages, loss_logs, report_page, runs
+from harope_bench.reports import leaderboard_pages, loss_logs, report_page, runs, training_logs
+from harope_bench.reports.leaderboard_metadata import read_metadata
 from harope_bench.training.recipe import read_recipe
 
 TABLE = Table()
@@ -23,6 +24,11 @@ parser(
     "charts",
     d.charts,
     lambda f: [chart_schema.read_chart(path) for path in sorted(f.glob("*.json"))],
+)
+parser(
+    "leaderboard's metadata",
+    {"x.toml": d.toml({"title": "A", "runs": {"a": {"label": "b", "url": "https://example.org"}}})},
+    lambda f: read_metadata(f / "x.toml"),
 )
 parser("recipe", {"x.toml": d.toml(d.RECIPE)}, lambda f: read_recipe(str(f / "x.toml")))
 parser("painter's recipe", {"x.toml": d.toml(d.PAINTER)}, lambda f: read_recipe(str(f / "x.toml")))
@@ -40,7 +46,7 @@ CHECKPOINT = {
 
 def read_logged(folder: Path) -> object:
     at_home(folder / "home")
-    return report_page._read_loss_curves(runs.read_runs(folder / "run"))
+    return training_logs.read_loss_curves(runs.read_runs(folder / "run"))
 
 
 def logged_run() -> Files:
@@ -88,7 +94,10 @@ parser("checkpoint", CHECKPOINT, read_checkpoints)
 parser(
     "training log",
     {"log.csv": b"step,loss\n1,3.0\n2,2.5\n"},
-    lambda f: (report_page._read_log(f / "log.csv"), loss_logs.read_losses([f / "log.csv"], 0.9)),
+    lambda f: (
+        training_logs.read_training_log(f / "log.csv"),
+        loss_logs.read_losses([f / "log.csv"], 0.9),
+    ),
 )
 DIT_LOG = b"[2026-01-01 10:00:00] (step=0000100) Train Loss: 0.2, Train Steps/Sec: 1\n[x] (step=0000200) Train Loss: 0.1, Train\n"
 parser("DiT's log", {"log.txt": DIT_LOG}, lambda f: loss_logs.read_losses([f / "log.txt"], 0))

@@ -1,0 +1,320 @@
+"""Runs that fill no table, side by side: a row for each metric, a column for each run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError
+from harope_bench.core.plugin_contracts import EvaluatorContract
+from harope_bench.core.schema import Measurement, Metric
+from harope_bench.data.result_store import StoredResult
+from harope_bench.leaderboards.comparisons import RowComparison
+from harope_bench.leaderboards.table_spec import DASH
+from harope_bench.reports.page_board import PageCell, PageTable
+from harope_bench.reports.page_comparisons import ComparedColumn, ComparisonTexts
+from harope_bench.reports.page_runs import RunLinks
+from harope_bench.reports.run_names import (
+    describe_plan,
+    encoding_title,
+    short_run_names,
+    unique_run_names,
+)
+from harope_bench.reports.runs import ReportedRun
+from harope_bench.reports.table_layout import (
+    VERDICT_GLYPHS,
+    ColumnKind,
+    HeaderCell,
+    format_difference,
+    format_standard_error,
+)
+from harope_bench.statistics.compare import ComparedRuns, RunComparison, compare_runs
+
+# the encodings that others are compared with, the first one that was run
+BASELINE_ENCODINGS = ("rope-axial", "rope-vanilla", "ape")
+HEADLINE_METRICS = ("overall", "score", "fid", "is")
+MAX_RUNS = 6  # side by side
+MAX_METRICS = 12  # on the first screen; the table of differences has all
+
+
+@dataclass(frozen=True)
+class ComparedRunSet:
+    """Runs of one suite side by side, the baseline first.
+
+    names: of the runs by their ids, without what all of them have in common.
+    baseline_name: the full name of the baseline.
+    comparisons: of each other run with the baseline.
+    """
+
+    suite: str
+    runs: tuple[ReportedRun, ...]
+    names: Mapping[str, str]
+    baseline_name: str
+    metrics: tuple[Metric, ...]
+    comparisons: tuple[tuple[ReportedRun, RunComparison], ...]
+    n_excluded_runs: int
+
+    @property
+    def baseline(self) -> ReportedRun:
+        """Return the run that the others are compared with."""
+        return self.runs[0]
+
+    def position(self, run: ReportedRun) -> int:
+        """Return the place of a run; runs that are not compared come last."""
+        run_ids = [compared_run.id for compared_run in self.runs]
+        return run_ids.index(run.id) if run.id in run_ids else len(run_ids)
+
+    @property
+    def question(self) -> str:
+        """Return the question that these runs answer."""
+        name = self.names[self.baseline.id]
+        if len(self.runs) == 1:
+            return f"What was measured in {self.baseline_name}?"
+        if len(self.runs) > 2:
+            return f"Is any of {len(self.runs) - 1} runs better than {name}?"
+        run = self.runs[1]
+        if run.plan and self.baseline.plan:
+            encodings = (run.plan.checkpoint.encoding, self.baseline.plan.checkpoint.encoding)
+            if encodings[0] != encodings[1]:
+                titles = [encoding_title(encoding) for encoding in encodings]
+                return f"Is {titles[0]} better than {titles[1]}? {self.suite}, {self.setting_text}"
+        return f"Is {self.names[run.id]} better than {name}? {self.suite}"
+
+    @property
+    def setting_text(self) -> str:
+        """Return network and image size of the baseline; empty without a plan."""
+        plan = self.baseline.plan
+        if plan is None:
+            return ""
+        name_parts = describe_plan(plan).split(", ")
+        return ", ".join(part for i, part in enumerate(name_parts) if i != 1)
+
+
+def compare_run_set(runs: Sequence[ReportedRun]) -> ComparedRunSet | None:
+    """Return the runs of the suite with most runs side by side, None where nothing was measured."""
+    measured_runs = [run for run in runs if any(item.result.measurements for item in run.results)]
+    if not measured_runs:
+        return None
+    suites = Counter(_suite(run) for run in measured_runs)
+    suite = max(sorted(suites), key=lambda name: suites[name])
+    suite_runs = sorted((run for run in measured_runs if _suite(run) == suite), key=_baseline_order)
+    shown_runs = tuple(suite_runs[:MAX_RUNS])
+    comparisons = [(run, _compare(shown_runs[0], run)) for run in shown_runs[1:]]
+    return ComparedRunSet(
+        suite,
+        shown_runs,
+        short_run_names(shown_runs),
+        unique_run_names(runs)[shown_runs[0].id],
+        _metrics(shown_runs),
+        tuple((run, comparison) for run, comparison in comparisons if comparison),
+        len(measured_runs) - len(shown_runs),
+    )
+
+
+def _suite(run: ReportedRun) -> str:
+    """Return the suite of a run's results."""
+    return run.results[0].result.suite_name or "suite not recorded"
+
+
+def _baseline_order(run: ReportedRun) -> tuple[object, ...]:
+    """Return the sort key of runs: usual baselines first, then those evaluated first."""
+    encoding = run.plan.checkpoint.encoding if run.plan else ""
+    order = len(BASELINE_ENCODINGS)
+    if encoding in BASELINE_ENCODINGS:
+        order = BASELINE_ENCODINGS.index(encoding)
+    return order, min(item.result.provenance.started for item in run.results), run.id
+
+
+def _compare(baseline: ReportedRun, run: ReportedRun) -> RunComparison | None:
+    """Return the comparison of a run with the baseline, None where their files forbid it."""
+    baseline_runs = ComparedRuns(baseline.folder, (baseline.results,))
+    try:
+        return compare_runs(baseline_runs, ComparedRuns(run.folder, (run.results,)))
+    except BenchError:
+        return None  # a metric of an evaluator that is not installed
+
+
+def _metrics(runs: Sequence[ReportedRun]) -> tuple[Metric, ...]:
+    """Return the metrics of all runs as their evaluators declare them, once each."""
+    metrics: dict[str, Metric] = {}
+    for run in runs:
+        for item in run.results:
+            declared_metrics = _declared_metrics(item.result.evaluator)
+            for measurement in item.result.measurements:
+                if measurement.metric not in metrics:
+                    metrics[measurement.metric] = declared_metrics.get(
+                        measurement.metric, _undeclared_metric(measurement.metric)
+                    )
+    return tuple(metrics.values())
+
+
+def _declared_metrics(evaluator: str) -> dict[str, Metric]:
+    """Return the metrics of an evaluator by name, none if it is not installed."""
+    try:
+        metrics = registry.load_plugin("evaluators", evaluator, EvaluatorContract).metrics
+    except BenchError:
+        return {}
+    return {metric.name: metric for metric in metrics}
+
+
+def _undeclared_metric(name: str) -> Metric:
+    """Return a metric of an evaluator that is not installed; its direction decides nothing."""
+    return Metric(name=name, title=name, direction="higher", unit="none", decimals=3)
+
+
+def headline_metrics(run_set: ComparedRunSet) -> tuple[Metric, ...]:
+    """Return the metrics of the first screen: the same number of each evaluator, headlines first.
+
+    The choice depends on names alone, not on the values.
+    """
+    by_evaluator: dict[str, list[Metric]] = {}
+    for metric in run_set.metrics:
+        if _has_value(run_set.runs, metric.name):
+            evaluator = _evaluator_of(run_set.runs, metric.name)
+            by_evaluator.setdefault(evaluator, []).append(metric)
+    n_each = max(1, MAX_METRICS // max(1, len(by_evaluator)))
+    headlines: list[Metric] = []
+    for metrics in by_evaluator.values():
+        metrics.sort(key=lambda metric: metric.name not in HEADLINE_METRICS)
+        headlines += metrics[:n_each]
+    return tuple(headlines)
+
+
+def _locate(runs: Sequence[ReportedRun], metric: str) -> tuple[StoredResult, Measurement] | None:
+    """Return the first result of the runs with a metric, and its measurement."""
+    for run in runs:
+        for item in run.results:
+            measurement = item.result.find_measurement(metric)
+            if measurement is not None:
+                return item, measurement
+    return None
+
+
+def _has_value(runs: Sequence[ReportedRun], metric: str) -> bool:
+    """Return whether a run has a value of a metric; parts of a suite leave tasks without one."""
+    return any(
+        measurement.value is not None
+        for run in runs
+        for item in run.results
+        for measurement in item.result.measurements
+        if measurement.metric == metric
+    )
+
+
+def _evaluator_of(runs: Sequence[ReportedRun], metric: str) -> str:
+    """Return the evaluator of the first result with a metric."""
+    source = _locate(runs, metric)
+    return source[0].result.evaluator if source else ""
+
+
+def run_set_texts(run_set: ComparedRunSet) -> ComparisonTexts:
+    """Return the comparisons of a run set with the names of runs and metrics."""
+    columns = {}
+    for metric in run_set.metrics:
+        source = _locate(run_set.runs, metric.name)
+        columns[metric.name] = ComparedColumn(
+            source[1].name if source else metric.name,
+            metric.direction,
+            metric.unit,
+            metric.decimals + 1,
+            _evaluator_of(run_set.runs, metric.name),
+        )
+    comparisons = [
+        RowComparison(
+            "micro" if run.results[0].result.scale == "micro" else "paper",
+            run.id,
+            run_set.baseline.id,
+            item.metric.name,
+            item.measurement_name,
+            item.n_scored,
+            item.difference,
+            item.p_adjusted,
+            item.detectable_difference,
+            item.verdict,
+        )
+        for run, comparison in run_set.comparisons
+        for item in comparison.metrics
+        if _has_value(run_set.runs, item.metric.name)
+    ]
+    return ComparisonTexts(tuple(comparisons), run_set.names, columns)
+
+
+def lay_out_run_set(run_set: ComparedRunSet, texts: ComparisonTexts, links: RunLinks) -> PageTable:
+    """Return the table of a run set: metrics as rows, runs as columns, then the difference."""
+    runs = run_set.runs
+    has_difference = len(runs) == 2 and bool(texts.comparisons)
+    headers = [
+        HeaderCell("Number", 1, 1, "head"),
+        *[HeaderCell(run_set.names[run.id], 1, 1, "measured") for run in runs],
+    ]
+    if has_difference:
+        headers += [HeaderCell(title, 1, 1, "delta") for title in ("Difference", "Verdict")]
+    by_row = {(item.row, item.column): item for item in texts.comparisons}
+    rows = []
+    for metric in headline_metrics(run_set):
+        column = texts.columns[metric.name]
+        arrow = "higher" if metric.direction == "higher" else "lower"
+        title = f"{column.title} ({arrow} is better)"
+        cells = [PageCell(title, column.title, "head")]
+        for run in runs:
+            comparison = None if has_difference else by_row.get((run.id, metric.name))
+            cells.append(_value_cell(run, metric, comparison, links))
+        if has_difference:
+            cells += _difference_cells(by_row.get((runs[1].id, metric.name)), column)
+        rows.append(tuple(cells))
+    groups: list[tuple[ColumnKind, int]] = [("head", 1), ("measured", len(runs))]
+    if has_difference:
+        groups.append(("delta", 2))
+    return PageTable(
+        (tuple(headers),),
+        (tuple(rows),),
+        tuple(groups),
+        ("measured",),
+        (),
+        True,
+    )
+
+
+def _value_cell(
+    run: ReportedRun, metric: Metric, comparison: RowComparison | None, links: RunLinks
+) -> PageCell:
+    """Return the cell of a metric of a run, with the verdict's sign where there is one."""
+    source = _locate([run], metric.name)
+    if source is None:
+        return PageCell("not measured", "", "measured", is_absent=True)
+    item, measurement = source
+    link = links.find(item, measurement)
+    if measurement.value is None:
+        return PageCell("no value", "", "measured", is_absent=True, link=link)
+    text = format_difference(measurement.value, metric.decimals).lstrip("+")
+    if measurement.se is not None:
+        text += f" ± {format_standard_error(measurement.se, metric.decimals)}"
+    tooltip = ""
+    if comparison is not None:
+        text += f" {VERDICT_GLYPHS[comparison.verdict]}"
+        tooltip = f"against the first run: {comparison.verdict}"
+    return PageCell(text, repr(measurement.value), "measured", tooltip=tooltip, link=link)
+
+
+def _difference_cells(item: RowComparison | None, column: ComparedColumn) -> list[PageCell]:
+    """Return the difference of a metric with its interval, and the verdict."""
+    if item is None or item.difference.delta is None:
+        verdict = f"{VERDICT_GLYPHS['not comparable']} not comparable"
+        reason = item.difference.reason if item else ""
+        dash_cell = PageCell(DASH, "", "delta", is_absent=True)
+        return [dash_cell, PageCell(verdict, verdict, "delta", tooltip=reason)]
+    difference = item.difference
+    assert difference.delta is not None
+    text = format_difference(difference.delta, column.decimals)
+    if difference.low is not None and difference.high is not None:
+        low, high = (
+            format_difference(value, column.decimals) for value in (difference.low, difference.high)
+        )
+        text += f" [{low}, {high}]"
+    verdict = f"{VERDICT_GLYPHS[item.verdict]} {item.verdict}"
+    return [
+        PageCell(text, repr(difference.delta), "delta"),
+        PageCell(verdict, verdict, "delta", tooltip=difference.reason),
+    ]
