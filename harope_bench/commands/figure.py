@@ -263,8 +263,10 @@ def sweep(runs: Path, suite: str | None, metric: str, axis: Axis, out: Path) -> 
     from harope_bench.leaderboards.sweep import build_sweep_chart
     from harope_bench.reports.chart_files import write_figure
 
-    chart = build_sweep_chart(read_results(runs), suite, metric, axis)
-    for path in write_figure(chart, out):
+    results = read_results(runs)
+    chart = build_sweep_chart(results, suite, metric, axis)
+    checkpoints = [item.result.plan.checkpoint for item in results if item.result.plan]
+    for path in write_figure(chart, out, checkpoints):
         echo(path)
     for line in chart.lines:
         for point in line.points:

@@ -41,7 +41,6 @@ REQUIRED_PACKAGES = (
     "numpy",
     "jinja2",
     "click",
-    "matplotlib",
     "safetensors",
     "pydantic",
     "scipy",

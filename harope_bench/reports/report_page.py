@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from harope_bench import __version__
-from harope_bench.core import registry
 from harope_bench.core.errors import StorageError
 from harope_bench.core.storage import check_overwrite, write_text
-from harope_bench.core.text_file import read_text
 from harope_bench.data.result_paths import run_folder_of
 from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.board import CHECKPOINT_EVIDENCE, Board, build_board
@@ -33,8 +28,10 @@ from harope_bench.leaderboards.match_runs import (
     undecided_cells,
 )
 from harope_bench.leaderboards.table_spec import DASH, Column, EntryRow, Row, Table, load_tables
-from harope_bench.reports import charts_svg, gallery, page_figures
-from harope_bench.reports.chart_files import chart_csv, read_figures
+from harope_bench.reports import gallery, page_figures
+from harope_bench.reports.chart_files import read_figures
+from harope_bench.reports.encoding_styles import EncodingStyle
+from harope_bench.reports.page_charts import PageChart, build_charts, row_styles
 from harope_bench.reports.run_card import (
     ReportCheck,
     RunCard,
@@ -82,20 +79,6 @@ class ForestPlot:
 
     heading: str
     svg: str
-
-
-@dataclass(frozen=True)
-class PageFigure:
-    """A figure of the runs folder, rendered from its data.
-
-    width: in rem. csv_text: its numbers, empty for loss curves (too many).
-    """
-
-    name: str
-    caption: str
-    svg: str
-    width: float
-    csv_text: str
 
 
 @dataclass(frozen=True)
@@ -172,9 +155,7 @@ class ReportPage:
     measurements: tuple[MeasurementRow, ...]
     panels: tuple[gallery.SamplePanel, ...]
     n_excluded_runs: int
-    figures: tuple[PageFigure, ...]
-    loss_svg: str | None
-    final_losses: tuple[tuple[str, str, str], ...]
+    charts: tuple[PageChart, ...]
     cards: tuple[RunCard, ...]
     checks: tuple[ReportCheck, ...]
 
@@ -210,7 +191,7 @@ def build_report_page(runs: Path, entries: Entries = NO_ENTRIES) -> ReportPage:
     # a section for each table and scale that the results fill
     tables_and_scales = tables_with_results(results, entries)
     sections = tuple(
-        _build_section(build_board(table, results, "both", scale, entries))
+        _build_section(build_board(table, results, "both", scale, entries), reported_runs)
         for table, scale in tables_and_scales
     )
     tables = list({table.id: table for table, _ in tables_and_scales}.values())
@@ -226,7 +207,6 @@ def build_report_page(runs: Path, entries: Entries = NO_ENTRIES) -> ReportPage:
             if not _is_in_sections(item, sections):
                 measurements_outside_tables += rows
 
-    curves = _read_loss_curves(reported_runs)
     return ReportPage(
         question=_page_heading([s.board for s in sections if s.board.table.question]),
         version=__version__,
@@ -240,10 +220,8 @@ def build_report_page(runs: Path, entries: Entries = NO_ENTRIES) -> ReportPage:
         measurements=tuple(measurements),
         panels=tuple(gallery.build_panels(reported_runs)),
         n_excluded_runs=gallery.count_excluded_runs(reported_runs),
-        figures=tuple(_page_figures(runs)),
-        loss_svg=page_figures.loss_svg("losses", curves) if curves else None,
-        final_losses=tuple(
-            (name, f"{curve[-1, 0]:,.0f}", f"{curve[-1, 1]:.4f}") for name, curve in curves.items()
+        charts=build_charts(
+            reported_runs, [section.board for section in sections], read_figures(runs)
         ),
         cards=tuple(build_cards(reported_runs)),
         checks=tuple(collect_checks(reported_runs)),
@@ -330,7 +308,7 @@ def _is_in_sections(item: StoredResult, sections: Sequence[TableSection]) -> boo
     return any(_section_matches(section, [item]) for section in sections)
 
 
-def _build_section(board: Board) -> TableSection:
+def _build_section(board: Board, runs: Sequence[ReportedRun]) -> TableSection:
     """Return the section of a board."""
     comparison_rows = tuple(_comparison_row(board, item) for item in board.comparisons)
     n_paired = sum(item.difference.is_paired for item in board.comparisons)
@@ -342,7 +320,7 @@ def _build_section(board: Board) -> TableSection:
         copy_texts=tuple((name, render_table(board, suffix)) for name, suffix in COPY_FORMATS),
         column_kinds=column_kinds(board),
         summary=tuple(_summaries(board)),
-        forests=tuple(_forest_plots(board)),
+        forests=tuple(_forest_plots(board, row_styles(board, runs))),
         comparisons=comparison_rows,
         pairing_text=f"{n_paired} of {len(comparison_rows)} differences are paired",
         cost_agreement=cost_agreement(board),
@@ -380,7 +358,7 @@ def _column_title(board: Board, item: RowComparison) -> str:
     return board.measured_column_titles[item.column]
 
 
-def _forest_plots(board: Board) -> list[ForestPlot]:
+def _forest_plots(board: Board, styles: Mapping[str, EncodingStyle]) -> list[ForestPlot]:
     """Return a forest plot for each column that has a difference."""
     plots = []
     for column in board.table.columns:
@@ -392,7 +370,7 @@ def _forest_plots(board: Board) -> list[ForestPlot]:
         if rows:
             heading = board.measured_column_titles[column.key]
             svg_id = f"{board_anchor(board)}-{column.key}"
-            svg = page_figures.forest_svg(svg_id, heading, column.direction, rows)
+            svg = page_figures.forest_svg(svg_id, heading, column.direction, rows, styles)
             plots.append(ForestPlot(heading, svg))
     return plots
 
@@ -474,56 +452,3 @@ def _measurement_rows(run: ReportedRun, item: StoredResult) -> list[MeasurementR
         )
         for m in item.result.measurements
     ]
-
-
-def _page_figures(runs: Path) -> list[PageFigure]:
-    """Return the figures of the runs folder, rendered from their data."""
-    figures = []
-    for i, (name, chart) in enumerate(read_figures(runs).items()):
-        svg = charts_svg.render_chart(chart, f"figure-{i}")
-        numbers_csv = "" if chart.kind == "loss" else chart_csv(chart)
-        figures.append(
-            PageFigure(
-                name, charts_svg.chart_caption(chart), svg, charts_svg.page_width(svg), numbers_csv
-            )
-        )
-    return figures
-
-
-def _read_loss_curves(runs: Sequence[ReportedRun]) -> dict[str, np.ndarray]:
-    """Return the training logs of the runs' checkpoints by checkpoint name, (N, 2) each.
-
-    A log is NAME.log.csv beside a registered checkpoint with the weights of the run.
-    """
-    checkpoints = registry.list_entries("checkpoints")
-    curves: dict[str, np.ndarray] = {}
-    for run in runs:
-        entry = checkpoints.get(run.plan.checkpoint.name) if run.plan else None
-        if run.plan is None or entry is None or entry.path is None or entry.name in curves:
-            continue
-        log_path = entry.path.with_name(f"{entry.name}.log.csv")
-        if (
-            log_path.is_file()
-            and registry.read_toml(entry.path).get("sha256") == run.plan.checkpoint.sha256
-        ):
-            curves[entry.name] = _read_log(log_path)
-    return curves
-
-
-def _read_log(path: Path) -> np.ndarray:
-    """Return the steps and losses of a training log, (N, 2) float64.
-
-    Raises:
-        StorageError: the file is not a training log.
-    """
-    try:
-        table = csv.DictReader(read_text(path).splitlines())
-        rows = [(float(row["step"]), float(row["loss"])) for row in table]
-        curve = np.array(rows, dtype=np.float64).reshape(-1, 2)  # (N, 2): step and loss
-    except (StorageError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise StorageError(
-            f"{path} is not a training log (step,loss); delete or restore it"
-        ) from error
-    if not len(curve) or not np.isfinite(curve).all():
-        raise StorageError(f"{path} has no finite losses; delete or restore it")
-    return curve
