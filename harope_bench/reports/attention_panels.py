@@ -26,7 +26,7 @@ from harope_bench.reports.line_panels import (
 from harope_bench.reports.svg_elements import (
     FONT_SIZE,
     LINE_HEIGHT,
-    QUIET,
+    QUIET_OPACITY,
     Anchor,
     Panel,
     make_curve,
@@ -73,7 +73,7 @@ def distance_panel(distances: CheckpointDistances, style: EncodingStyle, scale_e
     layer_ticks = [float(layer) for layer in range(0, n_layers, -(-n_layers // 12))]
     elements += bottom_axis(x_scale, plot_bottom, "layer", layer_ticks)
     y = y_scale.position(distances.uniform_distance)
-    elements.append(make_line((left, y), (x_scale.end, y), opacity=QUIET, dashes="4 3"))
+    elements.append(make_line((left, y), (x_scale.end, y), opacity=QUIET_OPACITY, dashes="4 3"))
     elements += _head_marks(distances, style, x_scale, y_scale)
 
     means = [
@@ -108,8 +108,8 @@ def _distance_heading(distances: CheckpointDistances, style: EncodingStyle) -> s
 def _distance_notes(distances: CheckpointDistances) -> list[str]:
     """Return the lines of text under a panel."""
     notes = [
-        f"SD over heads {np.mean(distances.standard_deviation):.2f} px; dashes: uniform attention"
-        f" {distances.uniform_distance:.1f} px"
+        f"SD over heads {np.mean(distances.standard_deviation):.2f} px",
+        f"dashes: uniform attention {distances.uniform_distance:.1f} px",
     ]
     if distances.excluded_tokens:
         notes.append(f"without {distances.excluded_tokens}")
@@ -176,7 +176,8 @@ def matrix_panel(chart: MatrixChart, style: EncodingStyle, limit: float) -> Pane
         y = top + step * i + side / 2 + FONT_SIZE / 3
         elements.append(make_text(left - 6, y, label, "end"))
     for matrix in chart.matrices:
-        i, j = rows.index((matrix.layer, matrix.offset)), heads.index(head_index(matrix))
+        i = rows.index((matrix.layer, matrix.offset))
+        j = heads.index(head_index(matrix))
         corner = (left + step * j, top + step * i)
         values = np.array(matrix.values)
         elements.append(make_heat_map(values, limit, corner, side, side, matrix_text(matrix)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harope_bench.reports.svg_elements import (
     FONT_SIZE,
     LINE_HEIGHT,
-    QUIET,
+    QUIET_OPACITY,
     make_line,
     make_text,
     text_width,
@@ -40,10 +40,10 @@ class Scale:
 
     def position(self, value: float) -> float:
         """Return the position of a number in pixels."""
-        low, high, number = self.low, self.high, value
-        if self.is_log:
-            low, high, number = math.log(low), math.log(high), math.log(value)
-        return self.start + (number - low) / (high - low) * (self.end - self.start)
+        transform = math.log if self.is_log else float
+        low = transform(self.low)
+        fraction = (transform(value) - low) / (transform(self.high) - low)
+        return self.start + fraction * (self.end - self.start)
 
     def ticks(self, max_ticks: int) -> list[float]:
         """Return round numbers on the axis, about `max_ticks` at most."""
@@ -84,14 +84,16 @@ def round_ticks(low: float, high: float, max_ticks: int) -> list[float]:
     exponent = math.floor(math.log10(span / max(1, max_ticks)))
     steps = [step * 10.0**power for power in range(exponent, exponent + 3) for step in ROUND_STEPS]
     for step in steps:
-        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        if last - first + 1 <= max_ticks:
-            # dividing by the inverse of a step below 1 gives 0.3, where multiplying gives 0.30...04
-            return [_round_multiple(i, step) for i in range(first, last + 1)]
+        first_count = math.ceil(low / step - 1e-9)
+        last_count = math.floor(high / step + 1e-9)
+        if last_count - first_count + 1 <= max_ticks:
+            counts = range(first_count, last_count + 1)
+            return [_round_multiple(count, step) for count in counts]
     return []
 
 
 def _round_multiple(count: int, step: float) -> float:
+    """Return count * step without the rounding of binary fractions: 0.3, not 0.30000000000000004."""
     return float(f"{count * step:.12g}")
 
 
@@ -144,17 +146,17 @@ def bottom_axis(
         labels: Texts of the ticks; None for the numbers.
         grid_top: Upper end of lines through the ticks; None for no lines.
     """
-    elements = [make_line((scale.start, y), (scale.end, y), opacity=QUIET)]
-    free_from = -math.inf
+    elements = [make_line((scale.start, y), (scale.end, y), opacity=QUIET_OPACITY)]
+    next_label_start = -math.inf
     for tick, label in zip(ticks, labels or tick_labels(ticks), strict=True):
         x = scale.position(tick)
         if grid_top is not None:
             elements.append(make_line((x, grid_top), (x, y), opacity=GRID_OPACITY))
-        elements.append(make_line((x, y), (x, y + TICK_LENGTH), opacity=QUIET))
+        elements.append(make_line((x, y), (x, y + TICK_LENGTH), opacity=QUIET_OPACITY))
         half_width = text_width(label) / 2
-        if x - half_width > free_from:
+        if x - half_width > next_label_start:
             elements.append(make_text(x, y + TEXT_DISTANCE + FONT_SIZE, label, "middle"))
-            free_from = x + half_width + FONT_SIZE / 2
+            next_label_start = x + half_width + FONT_SIZE / 2
     centre = (scale.start + scale.end) / 2
     if title:
         title_y = y + TEXT_DISTANCE + FONT_SIZE + LINE_HEIGHT
@@ -170,12 +172,12 @@ def left_axis(
     grid_right: float | None = None,
 ) -> list[str]:
     """Return a vertical axis with its ticks and lines to `grid_right`, None for no lines."""
-    elements = [make_line((x, scale.start), (x, scale.end), opacity=QUIET)]
+    elements = [make_line((x, scale.start), (x, scale.end), opacity=QUIET_OPACITY)]
     for tick, label in zip(ticks, labels or tick_labels(ticks), strict=True):
         y = scale.position(tick)
         if grid_right is not None:
             elements.append(make_line((x, y), (grid_right, y), opacity=GRID_OPACITY))
-        elements.append(make_line((x - TICK_LENGTH, y), (x, y), opacity=QUIET))
+        elements.append(make_line((x - TICK_LENGTH, y), (x, y), opacity=QUIET_OPACITY))
         elements.append(make_text(x - TEXT_DISTANCE, y + FONT_SIZE / 3, label, "end"))
     return elements
 

@@ -114,8 +114,8 @@ class EncodingStyles:
         A label is a known name or begins with one, followed by a comma. Any other label counts as
         an encoding of its own. Labels of one encoding differ in their variant.
         """
-        unknown = [label for label in labels if self.encoding_of(label) not in self.indices]
-        indices = {**self.indices, **assign_indices(unknown, self.indices)}
+        unknown_labels = [label for label in labels if self.encoding_of(label) not in self.indices]
+        indices = {**self.indices, **assign_indices(unknown_labels, self.indices)}
         styles = []
         n_lines: dict[int, int] = {}
         for label in labels:
@@ -149,15 +149,17 @@ def assign_styles(encodings: Mapping[str, str]) -> EncodingStyles:
     return EncodingStyles(encodings, assign_indices(encodings.values(), {}))
 
 
-def assign_indices(encodings: Iterable[str], taken: Mapping[str, int]) -> dict[str, int]:
+def assign_indices(encodings: Iterable[str], taken_indices: Mapping[str, int]) -> dict[str, int]:
     """Return the number of the colour of each encoding.
 
-    The usual ones have a fixed number. The others take free numbers in the order of their names,
+    The usual ones have a fixed number. The others take free_indices numbers in the order of their names,
     and share numbers if there are more encodings than colours.
     """
     names = sorted(set(encodings))
     indices = {name: USUAL_INDICES[name] for name in names if name in USUAL_INDICES}
-    used = {*taken.values(), *indices.values()}
-    free = [index for index in FREE_ORDER if index not in used] or list(FREE_ORDER)
+    used_indices = {*taken_indices.values(), *indices.values()}
+    free_indices = [index for index in FREE_ORDER if index not in used_indices] or list(FREE_ORDER)
     other_names = [name for name in names if name not in USUAL_INDICES]
-    return indices | {name: free[i % len(free)] for i, name in enumerate(other_names)}
+    return indices | {
+        name: free_indices[i % len(free_indices)] for i, name in enumerate(other_names)
+    }

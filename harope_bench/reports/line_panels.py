@@ -17,7 +17,7 @@ from harope_bench.reports.encoding_styles import SWATCH_WIDTH, EncodingStyle
 from harope_bench.reports.svg_elements import (
     FONT_SIZE,
     LINE_HEIGHT,
-    QUIET,
+    QUIET_OPACITY,
     Panel,
     make_curve,
     make_line,
@@ -43,7 +43,7 @@ def legend_panel(
 ) -> Panel:
     """Return the swatches and labels of a chart, as many in a row as fit."""
     elements = []
-    x = 0.0
+    x = content_width = 0.0
     y = LINE_HEIGHT / 2
     for style, label in zip(styles, labels, strict=True):
         item_width = SWATCH_WIDTH + text_width(label) + LINE_HEIGHT
@@ -55,7 +55,10 @@ def legend_panel(
             make_text(x + SWATCH_WIDTH, y + FONT_SIZE / 3, label, max_width=width - SWATCH_WIDTH)
         )
         x += item_width
-    return Panel("Legend", ", ".join(labels), width, y + LINE_HEIGHT / 2 + 2, tuple(elements))
+        content_width = max(content_width, min(x - LINE_HEIGHT, width))
+    return Panel(
+        "Legend", ", ".join(labels), content_width, y + LINE_HEIGHT / 2 + 2, tuple(elements)
+    )
 
 
 def sweep_panel(
@@ -83,7 +86,7 @@ def sweep_panel(
     elements += bottom_axis(x_scale, plot_bottom, title, list(positions.values()), labels)
     elements += _training_lines(chart, styles, training_sizes, x_scale, plot_bottom)
 
-    # ribbons first, so that no line lies under one
+    # ribbons line_index, so that each line is above all of them
     for line, style in zip(chart.lines, styles, strict=True):
         elements += _ribbons(line, style, positions, x_scale, y_scale)
     for line, style in zip(chart.lines, styles, strict=True):
@@ -134,11 +137,11 @@ def _training_lines(
     for i, size in enumerate(different_sizes):
         colour = "currentColor"
         if len(different_sizes) > 1:
-            first = next(j for j, line in enumerate(chart.lines) if sizes[line.label] == size)
-            colour = styles[first].colour
+            line_index = next(j for j, line in enumerate(chart.lines) if sizes[line.label] == size)
+            colour = styles[line_index].colour
         x = x_scale.position(size)
         top = HEADING_HEIGHT + LINE_HEIGHT * i
-        yield make_line((x, top), (x, plot_bottom), colour, 1.2, QUIET, "4 3")
+        yield make_line((x, top), (x, plot_bottom), colour, 1.2, QUIET_OPACITY, "4 3")
         text = f"trained at {size:,} px"
         is_left = x + text_width(text) + 6 > x_scale.end
         y = top + FONT_SIZE - 2
@@ -160,7 +163,7 @@ def _ribbons(
         if len(stretch) > 1:
             yield make_ribbon(lows, highs, style.colour)
         for low, high in zip(lows, highs, strict=True):
-            yield make_line(low, high, style.colour, 1.0, QUIET)
+            yield make_line(low, high, style.colour, 1.0, QUIET_OPACITY)
 
 
 def _interval_stretches(line: SweepLine) -> list[list[SweepPoint]]:

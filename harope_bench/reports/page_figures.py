@@ -10,7 +10,7 @@ from harope_bench.reports.encoding_styles import EncodingStyle
 from harope_bench.reports.line_panels import AXIS_HEIGHT, HEADING_HEIGHT, PANEL_WIDTH, heading_text
 from harope_bench.reports.svg_elements import (
     FONT_SIZE,
-    QUIET,
+    QUIET_OPACITY,
     Panel,
     make_line,
     make_mark,
@@ -75,7 +75,7 @@ def forest_panel(
     axis_title = f"difference ({direction} is better)"
     elements += bottom_axis(scale, plot_bottom, axis_title, ticks, grid_top=HEADING_HEIGHT)
     zero = scale.position(0.0)
-    elements.append(make_line((zero, HEADING_HEIGHT), (zero, plot_bottom), opacity=QUIET))
+    elements.append(make_line((zero, HEADING_HEIGHT), (zero, plot_bottom), opacity=QUIET_OPACITY))
     for i, (label, item) in enumerate(plotted_rows):
         y = HEADING_HEIGHT + ROW_HEIGHT * (i + 0.5)
         elements += _forest_row(label, item, styles.get(item.row), scale, y, left, width)
@@ -116,7 +116,7 @@ def _forest_row(
         for sign in (-1, 1):
             x = scale.position(sign * item.detectable_difference)
             ends = ((x, y - TICK_HALF_HEIGHT), (x, y + TICK_HALF_HEIGHT))
-            yield make_line(*ends, opacity=QUIET)
+            yield make_line(*ends, opacity=QUIET_OPACITY)
     if difference.low is not None and difference.high is not None:
         ends = ((scale.position(difference.low), y), (scale.position(difference.high), y))
         yield make_line(*ends, colour, 1.6)

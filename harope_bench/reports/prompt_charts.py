@@ -24,6 +24,7 @@ from harope_bench.reports.svg_elements import Panel
 from harope_bench.statistics.intervals.paired_ratios import PromptSamples
 from harope_bench.statistics.pairing import pair_contributions
 
+SIZE_HEADER = "Size"
 MAX_SCATTER_PANELS = 6  # of one benchmark
 
 
@@ -54,15 +55,19 @@ def _category_chart(groups: Sequence[RunGroup], styles: EncodingStyles) -> Chart
         rows += _category_rows(group, categories, labels)
         csv_rows += _category_numbers(group)
     panels.append(legend_panel(list(label_styles.values()), labels))
-    first = groups[0]
-    caption = f"Scores on suite {first.suite}, {_rules_text(first)} Lines are 95% intervals for new prompts."
+    headers = ("Category", SIZE_HEADER, *labels)
+    first_group = groups[0]
+    caption = (
+        f"Scores on suite {first_group.suite}, {_rules_text(first_group)} Lines are 95% intervals for new"
+        " prompts."
+    )
     return ChartParts(
-        f"categories-{first.suite}-{first.name}",
-        f"{first.name} by category",
+        f"categories-{first_group.suite}-{first_group.name}",
+        f"{first_group.name} by category",
         caption,
         tuple(panels),
-        ChartTable(
-            "Scores by category with 95% intervals", ("Category", "Size", *labels), tuple(rows)
+        without_equal_sizes(
+            ChartTable("Scores by category with 95% intervals", headers, tuple(rows)), groups
         ),
         csv_rows,
     )
@@ -95,16 +100,18 @@ def _category_panels(
     categories: Sequence[tuple[Metric, Category]],
     styles: dict[str, EncodingStyle],
 ) -> list[Panel]:
-    """Return the bars of one size; categories in another unit than the first are in the table."""
-    bounded = [(m, c) for m, c in categories if m.bounds is not None]
-    if not bounded:
+    """Return the bars of one size; categories in another unit than the first_group are in the table."""
+    bounded_categories = [(m, c) for m, c in categories if m.bounds is not None]
+    if not bounded_categories:
         return []
-    unit = bounded[0][0].unit
-    shown = [category for metric, category in bounded if metric.unit == unit]
-    bound = bounded[0][0].bounds[1] if bounded[0][0].bounds else 1.0
+    unit = bounded_categories[0][0].unit
+    categories_of_unit = [
+        category for metric, category in bounded_categories if metric.unit == unit
+    ]
+    bound = bounded_categories[0][0].bounds[1] if bounded_categories[0][0].bounds else 1.0
     label_styles = [styles[label] for label in group.labels]
     heading = f"{group.suite}, {group.size_text}"
-    return [category_panel(heading, shown, label_styles, group.labels, bound)]
+    return [category_panel(heading, categories_of_unit, label_styles, group.labels, bound)]
 
 
 def _category_rows(
@@ -127,7 +134,7 @@ def _category_numbers(group: RunGroup) -> Iterator[tuple[object, ...]]:
 
 
 def _scatter_chart(groups: Sequence[RunGroup], styles: EncodingStyles) -> ChartParts | None:
-    """Return the prompts of the baseline against each other run, None if no prompts are paired."""
+    """Return the prompts of the baseline against each new_result run, None if no prompts are paired."""
     panels: list[Panel] = []
     rows: list[tuple[str, ...]] = []
     csv_rows: list[tuple[object, ...]] = [SCATTER_COLUMNS]
@@ -149,26 +156,37 @@ def _scatter_chart(groups: Sequence[RunGroup], styles: EncodingStyles) -> ChartP
     if not panels:
         return None
     n_hidden = n_pairs - len(panels)
-    first = groups[0]
-    hidden_text = f" {n_hidden} more pairs of runs are not shown." if n_hidden else ""
+    first_group = groups[0]
+    hidden_text = f" {n_hidden} more pairs of runs are not categories_of_unit." if n_hidden else ""
     caption = (
-        f"Each mark is a prompt of suite {first.suite}, or several prompts with equal scores: the"
+        f"Each mark is a prompt of suite {first_group.suite}, or several prompts with equal scores: the"
         " larger, the more. A score is the mean over the images of the prompt. Above the diagonal"
         " the run on the vertical axis scores higher. A mark has the colour of the run that scores"
         f" higher; a tie is a hollow circle.{hidden_text}"
     )
     return ChartParts(
-        f"prompts-{first.suite}-{first.name}",
-        f"{first.name} prompt by prompt",
+        f"prompts-{first_group.suite}-{first_group.name}",
+        f"{first_group.name} prompt by prompt",
         caption,
         tuple(panels),
-        ChartTable("Prompts in which a run scores higher", OUTCOME_HEADERS, tuple(rows)),
+        without_equal_sizes(
+            ChartTable("Prompts in which a run scores higher", OUTCOME_HEADERS, tuple(rows)), groups
+        ),
         csv_rows,
     )
 
 
 SCATTER_COLUMNS = ("run_a", "run_b", "size", "prompt_index", "task", "score_a", "score_b")
-OUTCOME_HEADERS = ("B against A", "Size", "Task", "Prompts", "B higher", "Equal", "A higher")
+OUTCOME_HEADERS = ("Run", "Against", SIZE_HEADER, "Task", "Prompts", "Higher", "Equal", "Lower")
+
+
+def without_equal_sizes(table: ChartTable, groups: Sequence[RunGroup]) -> ChartTable:
+    """Return the table without the column of sizes if all groups have one size."""
+    if len({group.resolution for group in groups}) > 1:
+        return table
+    i = table.headers.index(SIZE_HEADER)
+    rows = tuple((*row[:i], *row[i + 1 :]) for row in table.rows)
+    return ChartTable(table.caption, (*table.headers[:i], *table.headers[i + 1 :]), rows)
 
 
 def prompt_pairs(group: RunGroup, index: int) -> list[PromptPair]:
@@ -177,10 +195,10 @@ def prompt_pairs(group: RunGroup, index: int) -> list[PromptPair]:
     The list is empty if their prompts are not paired or scores of single prompts were not kept.
     """
     baseline = group.stored_results[group.baseline_index]
-    other = group.stored_results[index]
+    new_result = group.stored_results[index]
     pairs = []
     for metric in leaf_metrics(group.evaluator, baseline):
-        samples = pair_contributions(metric.name, baseline, other).prompt_pairs
+        samples = pair_contributions(metric.name, baseline, new_result).prompt_pairs
         if samples is None or samples.is_linear or metric.direction != "higher":
             continue
         baseline_scores = _prompt_scores(samples.baseline_samples)
@@ -215,14 +233,13 @@ def _scatter_panel(
     bounds = [metric.bounds[1] for metric in group.evaluator.metrics if metric.bounds]
     largest_score = max(max(p.baseline, p.value) for p in pairs)
     bound = min((b for b in bounds if b >= largest_score), default=largest_score or 1.0)
-    return scatter_panel(pairs, labels, (baseline_style, style), bound)
+    return scatter_panel(pairs, labels, (baseline_style, style), bound, group.size_text)
 
 
 def _outcome_rows(
     group: RunGroup, pairs: Sequence[PromptPair], labels: tuple[str, str]
 ) -> Iterator[tuple[str, ...]]:
     """Yield the prompts of each task and of all tasks by outcome."""
-    name = f"{labels[1]} against {labels[0]}"
     tasks = list(dict.fromkeys(pair.task for pair in pairs))
     parts = [(task, [pair for pair in pairs if pair.task == task]) for task in tasks]
     if len(tasks) > 1:
@@ -230,7 +247,8 @@ def _outcome_rows(
     for task, task_pairs in parts:
         counts = outcome_counts(task_pairs)
         yield (
-            name,
+            labels[1],
+            labels[0],
             group.size_text,
             task,
             f"{len(task_pairs):,}",

@@ -21,7 +21,7 @@ from harope_bench.reports.svg_elements import (
     FONT_SIZE,
     LINE_HEIGHT,
     MARK_SIZE,
-    QUIET,
+    QUIET_OPACITY,
     Panel,
     make_bar,
     make_line,
@@ -157,6 +157,7 @@ def scatter_panel(
     labels: tuple[str, str],
     styles: tuple[EncodingStyle, EncodingStyle],
     bound: float,
+    size_text: str = "",
 ) -> Panel:
     """Return the prompts as marks: the score in the first run to the right, in the second upwards.
 
@@ -166,6 +167,7 @@ def scatter_panel(
     Args:
         labels, styles: Of both runs, the baseline first.
         bound: Greatest possible score.
+        size_text: Size of the images in words.
     """
     counts = Counter((round(p.baseline, 6), round(p.value, 6), p.outcome) for p in pairs)
     low = min(0.0, *(min(p.baseline, p.value) for p in pairs))
@@ -178,7 +180,11 @@ def scatter_panel(
     x_scale = Scale(low - margin, bound + margin, left, left + SCATTER_SIDE)
 
     outcomes = outcome_counts(pairs)
-    elements = _scatter_heading(labels, styles)
+    elements = [
+        styles[1].mark_at(6, FONT_SIZE - 4),
+        make_text(16, FONT_SIZE, f"{labels[1]} \N{UPWARDS ARROW}", max_width=PANEL_WIDTH - 90),
+        make_text(PANEL_WIDTH, FONT_SIZE, size_text, "end", is_quiet=True),
+    ]
     outcome_text = (
         f"higher in {outcomes['win']:,}, equal in {outcomes['tie']:,}, lower in"
         f" {outcomes['loss']:,} of {len(pairs):,} prompts"
@@ -192,7 +198,7 @@ def scatter_panel(
         make_text(left + 16, title_y, f"{labels[0]} \N{RIGHTWARDS ARROW}", max_width=SCATTER_SIDE)
     )
     diagonal = [(x_scale.position(x), y_scale.position(x)) for x in (x_scale.low, x_scale.high)]
-    elements.append(make_line(diagonal[0], diagonal[1], opacity=QUIET, dashes="4 3"))
+    elements.append(make_line(diagonal[0], diagonal[1], opacity=QUIET_OPACITY, dashes="4 3"))
     largest_count = max(counts.values())
     for (baseline, value, outcome), count in sorted(counts.items(), key=lambda item: -item[1]):
         size = _mark_size(count, largest_count)
@@ -200,7 +206,8 @@ def scatter_panel(
             f"{labels[0]} {baseline:.3g}, {labels[1]} {value:.3g}: {count:,}"
             f" {'prompt' if count == 1 else 'prompts'}"
         )
-        x, y = x_scale.position(baseline), y_scale.position(value)
+        x = x_scale.position(baseline)
+        y = y_scale.position(value)
         elements.append(_prompt_mark(outcome, x, y, styles, size, tooltip))
     description = (
         f"{len(pairs):,} prompts: {labels[1]} scores higher in {outcomes['win']:,}, {labels[0]} in"
@@ -214,16 +221,6 @@ def scatter_panel(
 def outcome_counts(pairs: Sequence[PromptPair]) -> Counter[str]:
     """Return how many prompts are wins, ties and losses of the second run."""
     return Counter(pair.outcome for pair in pairs)
-
-
-def _scatter_heading(
-    labels: tuple[str, str], styles: tuple[EncodingStyle, EncodingStyle]
-) -> list[str]:
-    """Return the name of the run that is measured upwards."""
-    return [
-        styles[1].mark_at(6, FONT_SIZE - 4),
-        make_text(16, FONT_SIZE, f"{labels[1]} \N{UPWARDS ARROW}", max_width=PANEL_WIDTH - 16),
-    ]
 
 
 def _mark_size(count: int, largest_count: int) -> float:
@@ -242,6 +239,6 @@ def _prompt_mark(
 ) -> str:
     """Return the mark of a point, in the style of the run that scores higher."""
     if outcome == "tie":
-        return make_mark("circle", x, y, "currentColor", size, True, tooltip, QUIET)
+        return make_mark("circle", x, y, "currentColor", size, True, tooltip, QUIET_OPACITY)
     style = styles[1] if outcome == "win" else styles[0]
     return make_mark(style.mark, x, y, style.colour, size, style.is_hollow, tooltip, 0.75)

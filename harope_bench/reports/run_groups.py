@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
@@ -52,9 +53,13 @@ class RunGroup:
 
 
 def run_label(run: ReportedRun, entry_labels: Mapping[str, str]) -> str:
-    """Return the name of a run in charts: the label of its added row, or its checkpoint."""
+    """Return the name of a run in charts: the label of its added row, or its checkpoint.
+
+    A run without a plan has the name of its folder.
+    """
     labels = (entry_labels.get(str(item.path)) for item in run.results)
-    return next((label for label in labels if label), run.title)
+    name = run.plan.checkpoint.name if run.plan else run.id
+    return next((label for label in labels if label), name)
 
 
 def entry_labels(boards: Sequence[Board]) -> dict[str, str]:
@@ -222,16 +227,24 @@ def _sweep_metrics(results: Sequence[StoredResult]) -> list[str]:
     sizes = {item.result.side for item in results}
     if len(sizes) < 2:
         return []
-    names: dict[str, None] = {}
+    metrics_by_evaluator: dict[str, dict[str, None]] = {}
     for item in results:
-        evaluator = find_evaluator(item.result.evaluator)
-        if evaluator is None or evaluator.subject == "network":
-            continue
-        metrics: Sequence[Metric] = evaluator.metrics
-        if isinstance(evaluator, PromptEvaluator):
-            metrics = main_metrics(evaluator, item)
-        for metric in metrics:
+        names = metrics_by_evaluator.setdefault(item.result.evaluator, {})
+        for metric in _evaluator_metrics(item):
             measurement = item.result.find_measurement(metric.name)
             if measurement is not None and measurement.value is not None:
                 names[metric.name] = None
-    return list(names)
+
+    # the first metric of each evaluator, then the second ones
+    ranks = zip_longest(*metrics_by_evaluator.values())
+    return list(dict.fromkeys(name for names in ranks for name in names if name is not None))
+
+
+def _evaluator_metrics(stored_result: StoredResult) -> Sequence[Metric]:
+    """Return the metrics of a result that depend on its images and sum them up."""
+    evaluator = find_evaluator(stored_result.result.evaluator)
+    if evaluator is None or evaluator.subject == "network":
+        return ()
+    if isinstance(evaluator, PromptEvaluator):
+        return main_metrics(evaluator, stored_result)
+    return evaluator.metrics

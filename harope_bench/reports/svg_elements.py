@@ -22,7 +22,7 @@ LINE_HEIGHT = 16.0
 FONT_FAMILY = "system-ui, -apple-system, Segoe UI, Noto Sans, sans-serif"
 GAP = 16.0  # between the panels of a figure
 PIXELS_PER_REM = 16.0
-QUIET = 0.65  # opacity of lines and texts that are not data
+QUIET_OPACITY = 0.65  # opacity of lines and texts that are not data
 RIBBON_OPACITY = 0.18
 MARK_SIZE = 8.0  # side of a square with the area of a mark
 
@@ -33,11 +33,11 @@ Mark = Literal[
 ]
 COLOUR_VARIABLE = re.compile(r"var\(--[a-z0-9-]+, (#[0-9a-f]{6})\)")
 
-# Widths of Helvetica's characters in thousandths of the font size; others are taken as a digit.
-NARROW_CHARACTERS = dict.fromkeys("ijl|'", 230) | dict.fromkeys("ftI.,:;!/ []()\\-", 310)
-WIDE_CHARACTERS = dict.fromkeys("ABEKPSVXYR&", 680) | dict.fromkeys("CDGHNOQUw", 760)
-CHARACTER_WIDTHS = NARROW_CHARACTERS | WIDE_CHARACTERS | dict.fromkeys("mMW@%", 900)
-DEFAULT_WIDTH = 570
+# Widths of characters in a wide font, in thousandths of the font size; others are as a digit.
+NARROW_CHARACTERS = dict.fromkeys("ijl|'", 280) | dict.fromkeys("ftrI.,:;!/ []()\\-", 370)
+WIDE_CHARACTERS = dict.fromkeys("ABEKPSVXYR&", 690) | dict.fromkeys("CDGHNOQUw", 790)
+CHARACTER_WIDTHS = NARROW_CHARACTERS | WIDE_CHARACTERS | dict.fromkeys("mMW@%", 970)
+DEFAULT_WIDTH = 630
 FULL_WIDTH = 1000  # of characters beyond the alphabets, such as Chinese ones
 FIRST_FULL_WIDTH = "\u2e80"
 
@@ -325,21 +325,21 @@ def file_svg(panel: Panel, name: str) -> str:
     Args:
         name: Prefix of every id in the element.
     """
-    width, height = (format_length(side) for side in (panel.width, panel.height))
+    width, height = (format_length(side + 2 * GAP) for side in (panel.width, panel.height))
     attributes = (
         f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
         ' style="color:#1b1d21;background:#ffffff"'
     )
-    return COLOUR_VARIABLE.sub(r"\1", _make_svg(panel, name, attributes))
+    return COLOUR_VARIABLE.sub(r"\1", _make_svg(panel, name, attributes, GAP))
 
 
 def arrange_panels(panels: Sequence[Panel], n_columns: int, title: str, description: str) -> Panel:
     """Return a panel with panels in a grid, `n_columns` in each row."""
     elements = []
     y = width = 0.0
-    for first in range(0, len(panels), n_columns):
+    for first_index in range(0, len(panels), n_columns):
         x = 0.0
-        row_panels = panels[first : first + n_columns]
+        row_panels = panels[first_index : first_index + n_columns]
         for panel in row_panels:
             content = "".join(panel.elements)
             shift = f"translate({format_length(x)} {format_length(y)})"
@@ -350,11 +350,17 @@ def arrange_panels(panels: Sequence[Panel], n_columns: int, title: str, descript
     return Panel(title, description, width, max(0.0, y - GAP), tuple(elements))
 
 
-def _make_svg(panel: Panel, name: str, attributes: str) -> str:
-    """Return the <svg> element of a panel with its title and description."""
-    width, height = (format_length(side) for side in (panel.width, panel.height))
+def _make_svg(panel: Panel, name: str, attributes: str, margin: float = 0.0) -> str:
+    """Return the <svg> element of a panel with its title and description.
+
+    Args:
+        attributes: Further attributes as text.
+        margin: Free space around the panel.
+    """
+    corners = (-margin, -margin, panel.width + 2 * margin, panel.height + 2 * margin)
+    view_box = " ".join(map(format_length, corners))
     return (
-        f'<svg {attributes} class="chart" role="img" viewBox="0 0 {width} {height}"'
+        f'<svg {attributes} class="chart" role="img" viewBox="{view_box}"'
         f' aria-labelledby="{name}-title {name}-desc" font-family="{FONT_FAMILY}"'
         f' font-size="{format_length(FONT_SIZE)}" fill="currentColor">'
         f'<title id="{name}-title">{escape_text(panel.title)}</title>'
