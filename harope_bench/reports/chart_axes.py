@@ -93,7 +93,7 @@ def round_ticks(low: float, high: float, max_ticks: int) -> list[float]:
 
 
 def _round_multiple(count: int, step: float) -> float:
-    """Return count * step without the rounding of binary fractions: 0.3, not 0.30000000000000004."""
+    """Return count * step rounded to 12 digits: 0.3, not 0.30000000000000004."""
     return float(f"{count * step:.12g}")
 
 

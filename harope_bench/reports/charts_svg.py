@@ -140,9 +140,7 @@ def sweep_chart_panel(
 def matrix_panels(charts: Sequence[MatrixChart], context: ChartContext) -> list[Panel]:
     """Return the matrices of several checkpoints with one colour scale."""
     limit = largest_entry(charts)
-    names = {chart.checkpoint: chart.encoding for chart in charts}
-    styles = context.styles.with_names(names)
-    return [matrix_panel(chart, styles.style(chart.encoding), limit) for chart in charts]
+    return [matrix_panel(chart, context.styles.style(chart.encoding), limit) for chart in charts]
 
 
 def _distance_panels(chart: AttentionDistanceChart, context: ChartContext) -> list[Panel]:

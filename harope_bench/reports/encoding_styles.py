@@ -7,7 +7,7 @@ Templates define them as variables for a light and a dark page (templates/charts
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from harope_bench.reports.svg_elements import Mark, make_curve, make_mark
 
@@ -135,10 +135,6 @@ class EncodingStyles:
             return name
         return self.encodings.get(name, label)
 
-    def with_names(self, encodings: Mapping[str, str]) -> EncodingStyles:
-        """Return the styles with further names of known encodings."""
-        return replace(self, encodings={**encodings, **self.encodings})
-
 
 def assign_styles(encodings: Mapping[str, str]) -> EncodingStyles:
     """Return the styles of the encodings of some checkpoints or runs.
@@ -152,7 +148,7 @@ def assign_styles(encodings: Mapping[str, str]) -> EncodingStyles:
 def assign_indices(encodings: Iterable[str], taken_indices: Mapping[str, int]) -> dict[str, int]:
     """Return the number of the colour of each encoding.
 
-    The usual ones have a fixed number. The others take free_indices numbers in the order of their names,
+    The usual ones have a fixed number. The others take free numbers in the order of their names,
     and share numbers if there are more encodings than colours.
     """
     names = sorted(set(encodings))

@@ -86,7 +86,7 @@ def sweep_panel(
     elements += bottom_axis(x_scale, plot_bottom, title, list(positions.values()), labels)
     elements += _training_lines(chart, styles, training_sizes, x_scale, plot_bottom)
 
-    # ribbons line_index, so that each line is above all of them
+    # ribbons come first, so that each line is above all of them
     for line, style in zip(chart.lines, styles, strict=True):
         elements += _ribbons(line, style, positions, x_scale, y_scale)
     for line, style in zip(chart.lines, styles, strict=True):

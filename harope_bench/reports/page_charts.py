@@ -37,7 +37,7 @@ from harope_bench.reports.charts_svg import (
     matrix_panels,
     sweep_chart_panel,
 )
-from harope_bench.reports.encoding_styles import EncodingStyle
+from harope_bench.reports.encoding_styles import EncodingStyle, assign_styles
 from harope_bench.reports.line_panels import PANEL_WIDTH, legend_panel, point_text
 from harope_bench.reports.prompt_charts import benchmark_charts, scatter_charts
 from harope_bench.reports.run_groups import group_results, run_encodings, sweep_charts
@@ -107,8 +107,8 @@ def report_context(runs: Sequence[ReportedRun], boards: Sequence[Board] = ()) ->
     """
     checkpoints = [run.plan.checkpoint for run in runs if run.plan]
     context = checkpoint_context(checkpoints)
-    names = run_encodings(runs, boards)
-    return ChartContext(context.styles.with_names(names), context.training_sizes)
+    names = {**context.styles.encodings, **run_encodings(runs, boards)}
+    return ChartContext(assign_styles(names), context.training_sizes)
 
 
 def row_styles(board: Board, runs: Sequence[ReportedRun]) -> dict[str, EncodingStyle]:

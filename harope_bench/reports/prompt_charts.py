@@ -58,8 +58,8 @@ def _category_chart(groups: Sequence[RunGroup], styles: EncodingStyles) -> Chart
     headers = ("Category", SIZE_HEADER, *labels)
     first_group = groups[0]
     caption = (
-        f"Scores on suite {first_group.suite}, {_rules_text(first_group)} Lines are 95% intervals for new"
-        " prompts."
+        f"Scores on suite {first_group.suite}, {_rules_text(first_group)} Lines are 95% intervals"
+        " for new prompts."
     )
     return ChartParts(
         f"categories-{first_group.suite}-{first_group.name}",
@@ -100,7 +100,7 @@ def _category_panels(
     categories: Sequence[tuple[Metric, Category]],
     styles: dict[str, EncodingStyle],
 ) -> list[Panel]:
-    """Return the bars of one size; categories in another unit than the first_group are in the table."""
+    """Return the bars of one size; those in another unit than the first are in the table alone."""
     bounded_categories = [(m, c) for m, c in categories if m.bounds is not None]
     if not bounded_categories:
         return []
@@ -134,7 +134,7 @@ def _category_numbers(group: RunGroup) -> Iterator[tuple[object, ...]]:
 
 
 def _scatter_chart(groups: Sequence[RunGroup], styles: EncodingStyles) -> ChartParts | None:
-    """Return the prompts of the baseline against each new_result run, None if no prompts are paired."""
+    """Return the prompts of the baseline against each other run, None without paired prompts."""
     panels: list[Panel] = []
     rows: list[tuple[str, ...]] = []
     csv_rows: list[tuple[object, ...]] = [SCATTER_COLUMNS]
@@ -157,12 +157,12 @@ def _scatter_chart(groups: Sequence[RunGroup], styles: EncodingStyles) -> ChartP
         return None
     n_hidden = n_pairs - len(panels)
     first_group = groups[0]
-    hidden_text = f" {n_hidden} more pairs of runs are not categories_of_unit." if n_hidden else ""
+    hidden_text = f" {n_hidden} more pairs of runs are not shown." if n_hidden else ""
     caption = (
-        f"Each mark is a prompt of suite {first_group.suite}, or several prompts with equal scores: the"
-        " larger, the more. A score is the mean over the images of the prompt. Above the diagonal"
-        " the run on the vertical axis scores higher. A mark has the colour of the run that scores"
-        f" higher; a tie is a hollow circle.{hidden_text}"
+        f"Each mark is a prompt of suite {first_group.suite}, or several prompts with equal scores:"
+        " the larger, the more. A score is the mean over the images of the prompt. Above the"
+        " diagonal the run on the vertical axis scores higher. A mark has the colour of the run"
+        f" that scores higher; a tie is a hollow circle.{hidden_text}"
     )
     return ChartParts(
         f"prompts-{first_group.suite}-{first_group.name}",

@@ -74,9 +74,15 @@ def entry_labels(boards: Sequence[Board]) -> dict[str, str]:
 
 
 def run_encodings(runs: Sequence[ReportedRun], boards: Sequence[Board]) -> dict[str, str]:
-    """Return the encoding of each run with a plan, by the run's name in charts."""
+    """Return the encoding of each run by the run's name in charts.
+
+    A run without a plan counts as an encoding of its own.
+    """
     labels = entry_labels(boards)
-    return {run_label(run, labels): run.plan.checkpoint.encoding for run in runs if run.plan}
+    names = {run.id: run_label(run, labels) for run in runs}
+    return {
+        names[run.id]: run.plan.checkpoint.encoding if run.plan else names[run.id] for run in runs
+    }
 
 
 def find_evaluator(name: str) -> Evaluator | None:
