@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from harope_bench.core import registry
 from harope_bench.core.chart_schema import (
     AttentionDistanceChart,
     Chart,
@@ -20,9 +17,7 @@ from harope_bench.core.chart_schema import (
     MatrixChart,
     SweepChart,
 )
-from harope_bench.core.errors import StorageError
 from harope_bench.core.escaping import csv_text
-from harope_bench.core.text_file import read_text
 from harope_bench.leaderboards.board import Board
 from harope_bench.reports.chart_parts import ChartParts, ChartTable
 from harope_bench.reports.charts_svg import (
@@ -40,9 +35,10 @@ from harope_bench.reports.charts_svg import (
 from harope_bench.reports.encoding_styles import EncodingStyle, assign_styles
 from harope_bench.reports.line_panels import PANEL_WIDTH, legend_panel, point_text
 from harope_bench.reports.prompt_charts import benchmark_charts, scatter_charts
-from harope_bench.reports.run_groups import group_results, run_encodings, sweep_charts
+from harope_bench.reports.run_groups import group_results, name_runs, run_encodings, sweep_charts
 from harope_bench.reports.runs import ReportedRun
 from harope_bench.reports.svg_elements import panel_svg
+from harope_bench.reports.training_logs import read_loss_curves
 
 MAX_CURVE_POINTS = 120  # of a loss curve on a page
 
@@ -76,6 +72,7 @@ def build_charts(
     runs: Sequence[ReportedRun],
     boards: Sequence[Board],
     figures: Mapping[str, Chart] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> tuple[PageChart, ...]:
     """Return the charts of a report in the order of the page.
 
@@ -83,12 +80,15 @@ def build_charts(
         runs: The runs, in the order in which charts show them.
         boards: The tables that the runs fill: their baselines and the labels of added rows.
         figures: Figures of the runs folder by name (`chart_files.read_figures`).
+        names: Names of runs by their id. By default a run has the label of its added row, or the
+            name of its checkpoint.
 
     Raises:
         StorageError: A training log or an array of a result is damaged.
     """
-    context = report_context(runs, boards)
-    groups = group_results(runs, boards)
+    run_names = name_runs(runs, boards) | dict(names or {})
+    context = report_context(runs, run_names)
+    groups = group_results(runs, boards, run_names)
     sweeps = sweep_charts(runs)
     charts = [
         *(_sweep_chart(suite, suite_sweeps, context) for suite, suite_sweeps in sweeps.items()),
@@ -100,15 +100,27 @@ def build_charts(
     return tuple(_render_charts(charts))
 
 
-def report_context(runs: Sequence[ReportedRun], boards: Sequence[Board] = ()) -> ChartContext:
+def report_context(
+    runs: Sequence[ReportedRun], run_names: Mapping[str, str] | None = None
+) -> ChartContext:
     """Return the colours, marks and training sizes of a report's runs.
 
-    Runs without a plan count as encodings of their own.
+    A run without a plan counts as an encoding of its own.
+
+    Args:
+        run_names: Names of runs by their id; None for the usual ones.
     """
-    checkpoints = [run.plan.checkpoint for run in runs if run.plan]
-    context = checkpoint_context(checkpoints)
-    names = {**context.styles.encodings, **run_encodings(runs, boards)}
-    return ChartContext(assign_styles(names), context.training_sizes)
+    context = checkpoint_context([run.plan.checkpoint for run in runs if run.plan])
+    encodings = run_encodings(runs, name_runs(runs, []) if run_names is None else run_names)
+    styles = assign_styles({**context.styles.encodings, **encodings})
+    return ChartContext(styles, context.training_sizes)
+
+
+def run_styles(runs: Sequence[ReportedRun]) -> dict[str, EncodingStyle]:
+    """Return the style of each run by its id."""
+    styles = report_context(runs).styles
+    encodings = {run.id: run.plan.checkpoint.encoding if run.plan else run.id for run in runs}
+    return {run_id: styles.style(encoding) for run_id, encoding in encodings.items()}
 
 
 def row_styles(board: Board, runs: Sequence[ReportedRun]) -> dict[str, EncodingStyle]:
@@ -337,42 +349,3 @@ def _thin_curve(name: str, curve: np.ndarray) -> LossCurve:
     pieces = np.array_split(curve, min(MAX_CURVE_POINTS, len(curve)))
     points = np.stack([piece.mean(axis=0) for piece in pieces])
     return LossCurve(label=name, steps=tuple(points[:, 0]), loss=tuple(points[:, 1]))
-
-
-def read_loss_curves(runs: Sequence[ReportedRun]) -> dict[str, np.ndarray]:
-    """Return the training logs of the runs' checkpoints by checkpoint name, (N, 2) each.
-
-    A log is NAME.log.csv beside a registered checkpoint with the weights of the run.
-    """
-    checkpoints = registry.list_entries("checkpoints")
-    curves: dict[str, np.ndarray] = {}
-    for run in runs:
-        entry = checkpoints.get(run.plan.checkpoint.name) if run.plan else None
-        if run.plan is None or entry is None or entry.path is None or entry.name in curves:
-            continue
-        log_path = entry.path.with_name(f"{entry.name}.log.csv")
-        if (
-            log_path.is_file()
-            and registry.read_toml(entry.path).get("sha256") == run.plan.checkpoint.sha256
-        ):
-            curves[entry.name] = _read_log(log_path)
-    return curves
-
-
-def _read_log(path: Path) -> np.ndarray:
-    """Return the steps and losses of a training log, (N, 2) float64.
-
-    Raises:
-        StorageError: the file is not a training log.
-    """
-    try:
-        table = csv.DictReader(read_text(path).splitlines())
-        rows = [(float(row["step"]), float(row["loss"])) for row in table]
-        curve = np.array(rows, dtype=np.float64).reshape(-1, 2)  # (N, 2): step and loss
-    except (StorageError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise StorageError(
-            f"{path} is not a training log (step,loss); delete or restore it"
-        ) from error
-    if not len(curve) or not np.isfinite(curve).all():
-        raise StorageError(f"{path} has no finite losses; delete or restore it")
-    return curve

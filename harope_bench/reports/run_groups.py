@@ -52,37 +52,33 @@ class RunGroup:
         return "size not recorded" if self.resolution is None else f"{self.resolution:,} px"
 
 
-def run_label(run: ReportedRun, entry_labels: Mapping[str, str]) -> str:
-    """Return the name of a run in charts: the label of its added row, or its checkpoint.
+def name_runs(runs: Sequence[ReportedRun], boards: Sequence[Board]) -> dict[str, str]:
+    """Return the name of each run in charts by the run's id.
 
-    A run without a plan has the name of its folder.
+    It is the label of its added row, or the name of its checkpoint. A run without a plan has the
+    name of its folder.
     """
-    labels = (entry_labels.get(str(item.path)) for item in run.results)
-    name = run.plan.checkpoint.name if run.plan else run.id
-    return next((label for label in labels if label), name)
-
-
-def entry_labels(boards: Sequence[Board]) -> dict[str, str]:
-    """Return the titles of the rows that the user added, by the path of a result."""
-    return {
+    entry_labels = {
         path: row.title
         for board in boards
         for row in board.table.rows
         if isinstance(row, EntryRow) and row.is_added
         for path in row.result_paths
     }
+    names = {}
+    for run in runs:
+        labels = [entry_labels.get(str(item.path)) for item in run.results]
+        usual_name = run.plan.checkpoint.name if run.plan else run.id
+        names[run.id] = next((label for label in labels if label), usual_name)
+    return names
 
 
-def run_encodings(runs: Sequence[ReportedRun], boards: Sequence[Board]) -> dict[str, str]:
+def run_encodings(runs: Sequence[ReportedRun], run_names: Mapping[str, str]) -> dict[str, str]:
     """Return the encoding of each run by the run's name in charts.
 
     A run without a plan counts as an encoding of its own.
     """
-    labels = entry_labels(boards)
-    names = {run.id: run_label(run, labels) for run in runs}
-    return {
-        names[run.id]: run.plan.checkpoint.encoding if run.plan else names[run.id] for run in runs
-    }
+    return {run_names[run.id]: run.plan.checkpoint.encoding if run.plan else run.id for run in runs}
 
 
 def find_evaluator(name: str) -> Evaluator | None:
@@ -93,9 +89,15 @@ def find_evaluator(name: str) -> Evaluator | None:
         return None
 
 
-def group_results(runs: Sequence[ReportedRun], boards: Sequence[Board]) -> list[RunGroup]:
-    """Return the results of prompt benchmarks, grouped by benchmark and size, small sizes first."""
-    labels = entry_labels(boards)
+def group_results(
+    runs: Sequence[ReportedRun], boards: Sequence[Board], run_names: Mapping[str, str]
+) -> list[RunGroup]:
+    """Return the results of prompt benchmarks, grouped by benchmark and size, small sizes first.
+
+    Args:
+        boards: Their baselines are the baselines of the groups.
+        run_names: Names of runs by their id.
+    """
     members: dict[tuple[object, ...], list[tuple[ReportedRun, StoredResult]]] = {}
     for run in runs:
         for item in run.results:
@@ -104,7 +106,7 @@ def group_results(runs: Sequence[ReportedRun], boards: Sequence[Board]) -> list[
                 members.setdefault(key, []).append((run, item))
     baselines = _baseline_digests(boards)
     groups = [
-        _make_group(pairs, labels, baselines) for _, pairs in sorted(members.items(), key=_size)
+        _make_group(pairs, run_names, baselines) for _, pairs in sorted(members.items(), key=_size)
     ]
     order = list(dict.fromkeys(key[0] for key in members))
     return sorted(groups, key=lambda group: order.index(group.family))
@@ -130,11 +132,11 @@ def _family(result: Result) -> tuple[object, ...]:
 
 def _make_group(
     pairs: Sequence[tuple[ReportedRun, StoredResult]],
-    labels: Mapping[str, str],
+    run_names: Mapping[str, str],
     baseline_digests: set[str],
 ) -> RunGroup:
     """Return the group of these results; runs of one name get their path as well."""
-    names = [run_label(run, labels) for run, _ in pairs]
+    names = [run_names[run.id] for run, _ in pairs]
     unique_names = [
         name if names.count(name) == 1 else f"{name}, {run.id}"
         for name, (run, _) in zip(names, pairs, strict=True)

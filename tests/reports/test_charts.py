@@ -28,7 +28,7 @@ from harope_bench.data.result_store import read_results
 from harope_bench.leaderboards.board import build_board, load_table
 from harope_bench.reports import chart_axes, charts_svg, encoding_styles, svg_elements
 from harope_bench.reports.chart_files import write_figure
-from harope_bench.reports.page_charts import PageChart, build_charts, row_styles
+from harope_bench.reports.page_charts import PageChart, build_charts, row_styles, run_styles
 from harope_bench.reports.page_figures import forest_panel, forest_svg
 from harope_bench.reports.report_page import build_report_page, write_report
 from harope_bench.reports.runs import read_runs
@@ -575,3 +575,11 @@ def test_no_module_of_the_package_draws_with_another_library() -> None:
     package = Path(svg_elements.__file__).parent.parent
     for path in package.rglob("*.py"):
         assert "matplotlib" not in path.read_text(), path
+
+
+def test_runs_may_have_other_names(rich_runs: Path) -> None:
+    runs = read_runs(rich_runs)
+    named_charts = build_charts(runs, [], names={"harope": "dit, HARoPE, 32 px"})
+    chart = next(c for c in named_charts if c.anchor.startswith("chart-categories"))
+    assert "dit, HARoPE, 32 px" in chart.table.headers
+    assert run_styles(runs)["harope"].colour in chart.svg
