@@ -71,7 +71,7 @@ def forest_panel(
     plot_bottom = HEADING_HEIGHT + ROW_HEIGHT * max(1, len(plotted_rows))
 
     elements = [heading_text(heading, width)]
-    ticks = scale.ticks(max(2, int((right - left) / 40)))
+    ticks = scale.ticks(max(3, int((right - left) / 40)))
     axis_title = f"difference ({direction} is better)"
     elements += bottom_axis(scale, plot_bottom, axis_title, ticks, grid_top=HEADING_HEIGHT)
     zero = scale.position(0.0)
