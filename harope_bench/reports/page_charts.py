@@ -18,6 +18,7 @@ from harope_bench.core.chart_schema import (
     SweepChart,
 )
 from harope_bench.core.escaping import csv_text
+from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.board import Board
 from harope_bench.reports.chart_parts import ChartParts, ChartTable
 from harope_bench.reports.charts_svg import (
@@ -32,7 +33,7 @@ from harope_bench.reports.charts_svg import (
     matrix_panels,
     sweep_chart_panel,
 )
-from harope_bench.reports.encoding_styles import EncodingStyle, assign_styles
+from harope_bench.reports.encoding_styles import EncodingStyle, EncodingStyles, assign_styles
 from harope_bench.reports.line_panels import PANEL_WIDTH, legend_panel, point_text
 from harope_bench.reports.prompt_charts import benchmark_charts, scatter_charts
 from harope_bench.reports.run_groups import group_results, name_runs, run_encodings, sweep_charts
@@ -123,10 +124,17 @@ def run_styles(runs: Sequence[ReportedRun]) -> dict[str, EncodingStyle]:
     return {run_id: styles.style(encoding) for run_id, encoding in encodings.items()}
 
 
-def row_styles(board: Board, runs: Sequence[ReportedRun]) -> dict[str, EncodingStyle]:
-    """Return the style of each row of a board whose measured cells are of one encoding, by id."""
-    encodings = {run.plan.digest: run.plan.checkpoint.encoding for run in runs if run.plan}
-    styles = report_context(runs).styles
+def row_styles(
+    board: Board, results: Sequence[StoredResult], styles: EncodingStyles
+) -> dict[str, EncodingStyle]:
+    """Return the style of each row of a board whose measured cells are of one encoding, by id.
+
+    Args:
+        results: The results that fill the board.
+        styles: The styles of the report (`report_context`).
+    """
+    plans = (item.result.plan for item in results)
+    encodings = {plan.digest: plan.checkpoint.encoding for plan in plans if plan}
     found_encodings: dict[str, set[str]] = {}
     for (row_id, _), cell in board.cells.items():
         digest = cell.source.plan_digest if cell.source else None

@@ -30,8 +30,8 @@ from harope_bench.leaderboards.match_runs import (
 from harope_bench.leaderboards.table_spec import DASH, Column, EntryRow, Row, Table, load_tables
 from harope_bench.reports import gallery, page_figures
 from harope_bench.reports.chart_files import read_figures
-from harope_bench.reports.encoding_styles import EncodingStyle
-from harope_bench.reports.page_charts import PageChart, build_charts, row_styles
+from harope_bench.reports.encoding_styles import EncodingStyle, EncodingStyles
+from harope_bench.reports.page_charts import PageChart, build_charts, report_context, row_styles
 from harope_bench.reports.run_card import (
     ReportCheck,
     RunCard,
@@ -190,8 +190,9 @@ def build_report_page(runs: Path, entries: Entries = NO_ENTRIES) -> ReportPage:
 
     # a section for each table and scale that the results fill
     tables_and_scales = tables_with_results(results, entries)
+    styles = report_context(reported_runs).styles
     sections = tuple(
-        _build_section(build_board(table, results, "both", scale, entries), reported_runs)
+        _build_section(build_board(table, results, "both", scale, entries), results, styles)
         for table, scale in tables_and_scales
     )
     tables = list({table.id: table for table, _ in tables_and_scales}.values())
@@ -308,7 +309,9 @@ def _is_in_sections(item: StoredResult, sections: Sequence[TableSection]) -> boo
     return any(_section_matches(section, [item]) for section in sections)
 
 
-def _build_section(board: Board, runs: Sequence[ReportedRun]) -> TableSection:
+def _build_section(
+    board: Board, results: Sequence[StoredResult], styles: EncodingStyles
+) -> TableSection:
     """Return the section of a board."""
     comparison_rows = tuple(_comparison_row(board, item) for item in board.comparisons)
     n_paired = sum(item.difference.is_paired for item in board.comparisons)
@@ -320,7 +323,7 @@ def _build_section(board: Board, runs: Sequence[ReportedRun]) -> TableSection:
         copy_texts=tuple((name, render_table(board, suffix)) for name, suffix in COPY_FORMATS),
         column_kinds=column_kinds(board),
         summary=tuple(_summaries(board)),
-        forests=tuple(_forest_plots(board, row_styles(board, runs))),
+        forests=tuple(_forest_plots(board, row_styles(board, results, styles))),
         comparisons=comparison_rows,
         pairing_text=f"{n_paired} of {len(comparison_rows)} differences are paired",
         cost_agreement=cost_agreement(board),

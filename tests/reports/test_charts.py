@@ -28,7 +28,13 @@ from harope_bench.data.result_store import read_results
 from harope_bench.leaderboards.board import build_board, load_table
 from harope_bench.reports import chart_axes, charts_svg, encoding_styles, svg_elements
 from harope_bench.reports.chart_files import write_figure
-from harope_bench.reports.page_charts import PageChart, build_charts, row_styles, run_styles
+from harope_bench.reports.page_charts import (
+    PageChart,
+    build_charts,
+    report_context,
+    row_styles,
+    run_styles,
+)
 from harope_bench.reports.page_figures import forest_panel, forest_svg
 from harope_bench.reports.report_page import build_report_page, write_report
 from harope_bench.reports.runs import read_runs
@@ -553,7 +559,8 @@ def test_a_forest_states_differences_and_verdicts_in_words(rich_runs: Path) -> N
         for item in board.comparisons
         if item.column == "fid"
     ]
-    styles = row_styles(board, runs)
+    styles = row_styles(board, read_results(rich_runs), report_context(runs).styles)
+    assert styles["harope"] == report_context(runs).styles.style("harope")
     panel = forest_panel("FID-500", "lower", rows, styles)
     text = "".join(panel.elements)
     assert text.count("▼ worse") == sum(item.verdict == "worse" for _, item in rows) > 0
