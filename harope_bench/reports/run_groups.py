@@ -55,8 +55,8 @@ class RunGroup:
 def name_runs(runs: Sequence[ReportedRun], boards: Sequence[Board]) -> dict[str, str]:
     """Return the name of each run in charts by the run's id.
 
-    It is the label of its added row, or the name of its checkpoint. A run without a plan has the
-    name of its folder.
+    It is the label of its added row, the user's label, or the name of its checkpoint. A run
+    without any of them has the name of its folder.
     """
     entry_labels = {
         path: row.title
@@ -68,6 +68,7 @@ def name_runs(runs: Sequence[ReportedRun], boards: Sequence[Board]) -> dict[str,
     names = {}
     for run in runs:
         labels = [entry_labels.get(str(item.path)) for item in run.results]
+        labels += [item.result.label for item in run.results]
         usual_name = run.plan.checkpoint.name if run.plan else run.id
         names[run.id] = next((label for label in labels if label), usual_name)
     return names

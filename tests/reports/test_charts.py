@@ -347,7 +347,7 @@ def test_long_and_hostile_names_stay_inside_the_file(tmp_path: Path) -> None:
 
 
 def charts_of(runs: Path) -> dict[str, PageChart]:
-    return {chart.anchor: chart for chart in build_report_page(runs).charts}
+    return {chart.anchor: chart for chart in build_charts(read_runs(runs), [])}
 
 
 def write_sizes(runs: Path, sizes: tuple[int, ...]) -> None:
