@@ -11,6 +11,7 @@ from harope_bench.reports.chart_axes import (
     MINUS,
     Scale,
     bottom_axis,
+    bounded_number,
     label_width,
     left_axis,
     tick_labels,
@@ -55,6 +56,11 @@ def largest_distance(checkpoints: Sequence[CheckpointDistances]) -> float:
     )
 
 
+def bounded_mean(values: Sequence[float]) -> float:
+    """Return the mean of numbers, the largest ones taken as the end of an axis."""
+    return float(np.mean([bounded_number(value) for value in values]))
+
+
 def distance_panel(distances: CheckpointDistances, style: EncodingStyle, scale_end: float) -> Panel:
     """Return the attention distances of one checkpoint: heads as marks, layers' means as a line.
 
@@ -62,7 +68,7 @@ def distance_panel(distances: CheckpointDistances, style: EncodingStyle, scale_e
         scale_end: Largest distance of all checkpoints of the chart.
     """
     plot_bottom = HEADING_HEIGHT + PLOT_HEIGHT
-    y_scale = Scale(0.0, 1.08 * scale_end or 1.0, plot_bottom, HEADING_HEIGHT)
+    y_scale = Scale(0.0, bounded_number(1.08 * scale_end) or 1.0, plot_bottom, HEADING_HEIGHT)
     y_ticks = y_scale.ticks(MAX_TICKS)
     left = label_width(tick_labels(y_ticks))
     n_layers = len(distances.pixels)
@@ -77,7 +83,7 @@ def distance_panel(distances: CheckpointDistances, style: EncodingStyle, scale_e
     elements += _head_marks(distances, style, x_scale, y_scale)
 
     means = [
-        (x_scale.position(layer), y_scale.position(float(np.mean(heads))))
+        (x_scale.position(layer), y_scale.position(bounded_mean(heads)))
         for layer, heads in enumerate(distances.pixels)
     ]
     elements.append(make_curve(means, "currentColor", 1.4))
@@ -108,7 +114,7 @@ def _distance_heading(distances: CheckpointDistances, style: EncodingStyle) -> s
 def _distance_notes(distances: CheckpointDistances) -> list[str]:
     """Return the lines of text under a panel."""
     notes = [
-        f"SD over heads {np.mean(distances.standard_deviation):.2f} px",
+        f"SD over heads {bounded_mean(distances.standard_deviation):.2f} px",
         f"dashes: uniform attention {distances.uniform_distance:.1f} px",
     ]
     if distances.excluded_tokens:
@@ -207,8 +213,8 @@ def _head_label(head: int, step: float) -> str:
 
 def _colour_bar(left: float, top: float, limit: float) -> Iterator[str]:
     """Yield the colours from -limit to limit with the numbers at its ends and its centre."""
-    colours = np.linspace(-limit, limit, COLOUR_STEPS)[None]  # (1, COLOUR_STEPS)
-    yield make_heat_map(colours, limit, (left, top), COLOUR_BAR_WIDTH, COLOUR_BAR_HEIGHT)
+    colours = np.linspace(-1, 1, COLOUR_STEPS)[None]  # (1, COLOUR_STEPS)
+    yield make_heat_map(colours, 1.0, (left, top), COLOUR_BAR_WIDTH, COLOUR_BAR_HEIGHT)
     y = top + COLOUR_BAR_HEIGHT + FONT_SIZE + 2
     yield make_text(left, y, f"{MINUS}{limit:.3g}", "middle")
     yield make_text(left + COLOUR_BAR_WIDTH / 2, y, "0", "middle")

@@ -19,6 +19,7 @@ TICK_LENGTH = 4.0
 TEXT_DISTANCE = 6.0  # from an axis to the texts of its ticks
 ROUND_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 GRID_OPACITY = 0.14
+LARGEST_NUMBER = 1e100  # larger ones are at the end of an axis
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -41,6 +42,7 @@ class Scale:
     def position(self, value: float) -> float:
         """Return the position of a number in pixels."""
         transform = math.log if self.is_log else float
+        value = bounded_number(value, self.is_log)
         low = transform(self.low)
         fraction = (transform(value) - low) / (transform(self.high) - low)
         return self.start + fraction * (self.end - self.start)
@@ -50,6 +52,15 @@ class Scale:
         if self.is_log:
             return log_ticks(self.low, self.high, max_ticks)
         return round_ticks(self.low, self.high, max_ticks)
+
+
+def bounded_number(value: float, is_log: bool = False) -> float:
+    """Return a number whose differences and powers are finite: at most 1e100 in size.
+
+    Args:
+        is_log: Whether the number must be positive as well.
+    """
+    return min(max(value, 1 / LARGEST_NUMBER if is_log else -LARGEST_NUMBER), LARGEST_NUMBER)
 
 
 def make_scale(
@@ -64,6 +75,7 @@ def make_scale(
     Args:
         padding: Margin as a fraction of the range.
     """
+    values = [bounded_number(value, is_log) for value in values]
     if is_log:
         ratio = max(values) / min(values)
         margin = ratio**padding if ratio > 1 else 2.0

@@ -20,6 +20,7 @@ from harope_bench.core.chart_schema import (
 from harope_bench.core.escaping import csv_text
 from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.board import Board
+from harope_bench.reports.attention_panels import bounded_mean
 from harope_bench.reports.chart_parts import ChartParts, ChartTable
 from harope_bench.reports.charts_svg import (
     CSV_COLUMNS,
@@ -301,7 +302,7 @@ def _distance_table(chart: AttentionDistanceChart) -> ChartTable:
         (
             distances.checkpoint,
             str(layer),
-            f"{np.mean(heads):.2f}",
+            f"{bounded_mean(heads):.2f}",
             f"{min(heads):.2f} to {max(heads):.2f}",
             f"{distances.standard_deviation[layer]:.2f}",
             f"{distances.uniform_distance:.2f}",

@@ -301,7 +301,8 @@ def make_heat_map(
 
 def diverging_colours(values: np.ndarray, limit: float) -> np.ndarray:
     """Return the colours (rows, columns, 3) uint8 of numbers between -limit and limit."""
-    positions = np.clip(np.asarray(values, dtype=np.float64) / (limit or 1.0), -1, 1)[..., None]
+    clipped_values = np.clip(np.asarray(values, dtype=np.float64), -limit, limit)
+    positions = (clipped_values / (limit or 1.0))[..., None]  # -1 to 1
     ends = np.where(positions < 0, NEGATIVE_COLOUR, POSITIVE_COLOUR)
     colours = CENTRE_COLOUR + np.abs(positions) * (ends - np.array(CENTRE_COLOUR, dtype=np.float64))
     return np.rint(colours).astype(np.uint8)

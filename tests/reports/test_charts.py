@@ -18,8 +18,10 @@ from document import HOSTILE, Document
 from harope_bench.core.chart_schema import (
     AttentionDistanceChart,
     CheckpointDistances,
+    HeadMatrix,
     LossChart,
     LossCurve,
+    MatrixChart,
     SweepChart,
     SweepLine,
     SweepPoint,
@@ -236,6 +238,31 @@ def test_more_encodings_than_colours_share_them() -> None:
 # ------------------------------------------------------------------------------------ figures
 
 
+def some_distances(*encodings: str, **changes: Any) -> AttentionDistanceChart:
+    fields: dict[str, Any] = {
+        "sha256": "ab" * 32,
+        "pixels": ((1.0, 2.0), (3.0, 4.0)),
+        "standard_deviation": (0.5, 0.5),
+        "uniform_distance": 5.0,
+        "token_pixels": 4.0,
+        "tokens": 49,
+        "images": 2,
+        "timesteps": (500.0,),
+        "resolution": 28,
+        "sampler": "flow",
+        "steps": 4,
+        "guidance": 1.5,
+        "seed": 0,
+    }
+    checkpoints = tuple(
+        CheckpointDistances(
+            checkpoint=f"digits-{encoding}", encoding=encoding, **{**fields, **changes}
+        )
+        for encoding in encodings
+    )
+    return AttentionDistanceChart(settings_text="two images", checkpoints=checkpoints)
+
+
 def sweep(**changes: Any) -> SweepChart:
     def line(label: str, base: float) -> SweepLine:
         return SweepLine(
@@ -341,6 +368,38 @@ def test_long_and_hostile_names_stay_inside_the_file(tmp_path: Path) -> None:
     assert {e.tag.removeprefix(SVG) for e in root.iter()} <= {
         *("svg", "title", "desc", "g", "text", "line", "polyline", "polygon", "circle")
     }
+
+
+EXTREMES = (0.0, 1e308, -1e308, 1e-320, 5.0)
+
+
+@pytest.mark.parametrize("first", EXTREMES)
+@pytest.mark.parametrize("second", EXTREMES)
+def test_extreme_numbers_are_drawn_at_the_end_of_an_axis(first: float, second: float) -> None:
+    low, high = sorted((first, second))
+    point = SweepPoint(axis_value="28", value=first, low=low, high=high, images=9)
+    fields: dict[str, Any] = {"sha256": "ab" * 32, "encoding": "harope", "checkpoint": "x"}
+    matrix = HeadMatrix(
+        layer=0,
+        head=0,
+        values=((first, second),),
+        distance_from_identity=first,
+        condition_number=second,
+        singular_values=(1.0,),
+        axis_coupling=0.0,
+        operator_change=(),
+    )
+    for chart in (
+        LossChart(
+            smoothing=0.0, curves=(LossCurve(label="x", steps=(low, high), loss=(first, second)),)
+        ),
+        sweep(lines=(SweepLine(label="x", points=(point,)),)),
+        MatrixChart(**fields, operator="unknown", offsets=(), matrices=(matrix,)),
+        some_distances("harope", pixels=((first, second),), standard_deviation=(first,)),
+    ):
+        text = charts_svg.render_chart(chart, "x")
+        ElementTree.fromstring(text)
+        assert not re.search(r'="-?(nan|inf)', text)
 
 
 # ------------------------------------------------------------------------------------ the report
@@ -486,27 +545,7 @@ def rich_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_sizes(runs, (28, 56))
     write_geneval(runs, "rope", A_SCORES, "rope-axial")
     write_geneval(runs, "harope", B_SCORES, "harope")
-    distances = [
-        CheckpointDistances(
-            checkpoint=f"digits-{encoding}",
-            encoding=encoding,
-            sha256="ab" * 32,
-            pixels=((1.0, 2.0), (3.0, 4.0)),
-            standard_deviation=(0.5, 0.5),
-            uniform_distance=5.0,
-            token_pixels=4.0,
-            tokens=49,
-            images=2,
-            timesteps=(500.0,),
-            resolution=28,
-            sampler="flow",
-            steps=4,
-            guidance=1.5,
-            seed=0,
-        )
-        for encoding in ("ape", "harope")
-    ]
-    chart = AttentionDistanceChart(settings_text="two images", checkpoints=tuple(distances))
+    chart = some_distances("ape", "harope")
     write_figure(chart, runs / "figures/a b.svg")
     write_figure(chart, runs / "figures/a-b.svg")
     return runs
