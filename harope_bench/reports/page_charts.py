@@ -119,10 +119,10 @@ def report_context(
 
 
 def run_styles(runs: Sequence[ReportedRun]) -> dict[str, EncodingStyle]:
-    """Return the style of each run by its id."""
-    styles = report_context(runs).styles
-    encodings = {run.id: run.plan.checkpoint.encoding if run.plan else run.id for run in runs}
-    return {run_id: styles.style(encoding) for run_id, encoding in encodings.items()}
+    """Return the style of each run by its id; runs of one encoding differ in their variant."""
+    encodings = [run.plan.checkpoint.encoding if run.plan else run.id for run in runs]
+    styles = report_context(runs).styles.chart_styles(encodings)
+    return {run.id: style for run, style in zip(runs, styles, strict=True)}
 
 
 def row_styles(
@@ -130,22 +130,24 @@ def row_styles(
 ) -> dict[str, EncodingStyle]:
     """Return the style of each row of a board whose measured cells are of one encoding, by id.
 
+    Rows of one encoding differ in their variant.
+
     Args:
         results: The results that fill the board.
         styles: The styles of the report (`report_context`).
     """
     plans = (item.result.plan for item in results)
-    encodings = {plan.digest: plan.checkpoint.encoding for plan in plans if plan}
-    found_encodings: dict[str, set[str]] = {}
+    encodings_by_digest = {plan.digest: plan.checkpoint.encoding for plan in plans if plan}
+    encodings_by_row: dict[str, set[str]] = {}
     for (row_id, _), cell in board.cells.items():
         digest = cell.source.plan_digest if cell.source else None
-        if digest in encodings:
-            found_encodings.setdefault(row_id, set()).add(encodings[digest])
-    return {
-        row_id: styles.style(next(iter(names)))
-        for row_id, names in found_encodings.items()
-        if len(names) == 1
+        if digest in encodings_by_digest:
+            encodings_by_row.setdefault(row_id, set()).add(encodings_by_digest[digest])
+    row_encodings = {
+        row_id: next(iter(names)) for row_id, names in encodings_by_row.items() if len(names) == 1
     }
+    chart_styles = styles.chart_styles(list(row_encodings.values()))
+    return dict(zip(row_encodings, chart_styles, strict=True))
 
 
 def _render_charts(charts: Iterable[ChartParts]) -> Iterator[PageChart]:
