@@ -22,7 +22,12 @@ from harope_bench.reports.attention_panels import (
     matrix_panel,
     matrix_title,
 )
-from harope_bench.reports.encoding_styles import EncodingStyle, EncodingStyles, assign_styles
+from harope_bench.reports.encoding_styles import (
+    EncodingStyle,
+    EncodingStyles,
+    assign_styles,
+    find_name,
+)
 from harope_bench.reports.line_panels import PANEL_WIDTH, legend_panel, loss_panel, sweep_panel
 from harope_bench.reports.svg_elements import Panel, arrange_panels, file_svg
 
@@ -129,11 +134,10 @@ def sweep_chart_panel(
     Args:
         styles: Style of each line.
     """
-    sizes = {
-        line.label: context.training_sizes.get(line.label.partition(", ")[0])
-        for line in chart.lines
+    names = {line.label: find_name(line.label, context.training_sizes) for line in chart.lines}
+    known_sizes = {
+        label: context.training_sizes[name] for label, name in names.items() if name is not None
     }
-    known_sizes = {label: size for label, size in sizes.items() if size is not None}
     return sweep_panel(chart, styles, known_sizes)
 
 

@@ -6,7 +6,7 @@ Templates define them as variables for a light and a dark page (templates/charts
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harope_bench.reports.svg_elements import Mark, make_curve, make_mark
@@ -54,6 +54,7 @@ USUAL_INDICES = {
 FREE_ORDER = (7, 6, 3, 4, 2, 5, 1, 0)  # indices in the order in which other encodings take them
 DASHES = (None, "6 3", "2 2", "8 3 2 3")  # of several lines of one encoding
 SWATCH_WIDTH = 22.0
+MAX_NAME_PARTS = 20  # parts of a label among which a name is looked for
 
 
 @dataclass(frozen=True)
@@ -130,10 +131,15 @@ class EncodingStyles:
 
     def encoding_of(self, label: str) -> str:
         """Return the encoding of a label; the label itself if it is not known."""
-        name = label if label in self.encodings else label.partition(", ")[0]
-        if name in self.indices:
-            return name
-        return self.encodings.get(name, label)
+        name = find_name(label, {**self.indices, **self.encodings})
+        return label if name is None else self.encodings.get(name, name)
+
+
+def find_name(label: str, names: Container[str]) -> str | None:
+    """Return the longest known name that a label is or begins with; a comma ends a name."""
+    parts = label.split(", ", MAX_NAME_PARTS)
+    prefixes = (", ".join(parts[:n_parts]) for n_parts in range(len(parts), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in names), None)
 
 
 def assign_styles(encodings: Mapping[str, str]) -> EncodingStyles:

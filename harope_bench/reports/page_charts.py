@@ -37,7 +37,14 @@ from harope_bench.reports.charts_svg import (
 from harope_bench.reports.encoding_styles import EncodingStyle, EncodingStyles, assign_styles
 from harope_bench.reports.line_panels import PANEL_WIDTH, legend_panel, point_text
 from harope_bench.reports.prompt_charts import benchmark_charts, scatter_charts
-from harope_bench.reports.run_groups import group_results, name_runs, run_encodings, sweep_charts
+from harope_bench.reports.run_groups import (
+    drop_sizes,
+    group_results,
+    name_runs,
+    rename_lines,
+    run_encodings,
+    sweep_charts,
+)
 from harope_bench.reports.runs import ReportedRun
 from harope_bench.reports.svg_elements import panel_svg
 from harope_bench.reports.training_logs import read_loss_curves
@@ -88,10 +95,13 @@ def build_charts(
     Raises:
         StorageError: A training log or an array of a result is damaged.
     """
-    run_names = name_runs(runs, boards) | dict(names or {})
+    run_names = drop_sizes(runs, name_runs(runs, boards) | dict(names or {}))
     context = report_context(runs, run_names)
     groups = group_results(runs, boards, run_names)
-    sweeps = sweep_charts(runs)
+    sweeps = {
+        suite: [rename_lines(chart, runs, run_names) for chart in charts]
+        for suite, charts in sweep_charts(runs).items()
+    }
     charts = [
         *(_sweep_chart(suite, suite_sweeps, context) for suite, suite_sweeps in sweeps.items()),
         *benchmark_charts(groups, context.styles),
@@ -112,10 +122,17 @@ def report_context(
     Args:
         run_names: Names of runs by their id; None for the usual ones.
     """
+    if run_names is None:
+        run_names = name_runs(runs, [])
     context = checkpoint_context([run.plan.checkpoint for run in runs if run.plan])
-    encodings = run_encodings(runs, name_runs(runs, []) if run_names is None else run_names)
-    styles = assign_styles({**context.styles.encodings, **encodings})
-    return ChartContext(styles, context.training_sizes)
+    encodings = {**context.styles.encodings, **run_encodings(runs, run_names)}
+
+    # sizes by the name of the run as well
+    sizes = dict(context.training_sizes)
+    for run in runs:
+        if run.plan and run.plan.checkpoint.name in context.training_sizes:
+            sizes[run_names[run.id]] = context.training_sizes[run.plan.checkpoint.name]
+    return ChartContext(assign_styles(encodings), sizes)
 
 
 def run_styles(runs: Sequence[ReportedRun]) -> dict[str, EncodingStyle]:

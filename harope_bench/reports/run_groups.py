@@ -17,6 +17,7 @@ from harope_bench.evaluators.prompt_scores import PromptEvaluator
 from harope_bench.leaderboards.board import Board
 from harope_bench.leaderboards.sweep import build_sweep_chart
 from harope_bench.leaderboards.table_spec import EntryRow
+from harope_bench.reports.encoding_styles import find_name
 from harope_bench.reports.runs import ReportedRun
 
 MAX_SWEEP_PANELS = 6  # metrics of one suite by size
@@ -72,6 +73,48 @@ def name_runs(runs: Sequence[ReportedRun], boards: Sequence[Board]) -> dict[str,
         usual_name = run.plan.checkpoint.name if run.plan else run.id
         names[run.id] = next((label for label in labels if label), usual_name)
     return names
+
+
+def drop_sizes(runs: Sequence[ReportedRun], run_names: Mapping[str, str]) -> dict[str, str]:
+    """Return the names without the size of the images, which charts show elsewhere.
+
+    Different checkpoints that would then share a name get that of the checkpoint as well.
+    """
+    names = {}
+    for run in runs:
+        side = run.plan.settings.resolution if run.plan else None
+        name = run_names[run.id]
+        names[run.id] = name if side is None else name.replace(f", {side:,} px", "")
+    targets: dict[str, set[str]] = {}
+    for run in runs:
+        targets.setdefault(names[run.id], set()).add(run.title)
+    return {
+        run.id: names[run.id]
+        if len(targets[names[run.id]]) == 1
+        else f"{names[run.id]}, {run.title}"
+        for run in runs
+    }
+
+
+def rename_lines(
+    chart: SweepChart, runs: Sequence[ReportedRun], run_names: Mapping[str, str]
+) -> SweepChart:
+    """Return a sweep whose lines begin with the name of the run, not of its checkpoint.
+
+    A checkpoint whose runs have several names stays as it is.
+    """
+    names: dict[str, set[str]] = {}
+    for run in runs:
+        if run.plan:
+            names.setdefault(run.plan.checkpoint.name, set()).add(run_names[run.id])
+    lines = []
+    for line in chart.lines:
+        checkpoint_name = find_name(line.label, names)
+        label = line.label
+        if checkpoint_name is not None and len(names[checkpoint_name]) == 1:
+            label = next(iter(names[checkpoint_name])) + label[len(checkpoint_name) :]
+        lines.append(line.model_copy(update={"label": label}))
+    return chart.model_copy(update={"lines": tuple(lines)})
 
 
 def run_encodings(runs: Sequence[ReportedRun], run_names: Mapping[str, str]) -> dict[str, str]:

@@ -97,20 +97,27 @@ def _attribute_text(value: str | float) -> str:
 
 def text_width(text: str) -> float:
     """Return an estimate of the width of a text."""
-    widths = (
-        FULL_WIDTH if c >= FIRST_FULL_WIDTH else CHARACTER_WIDTHS.get(c, DEFAULT_WIDTH)
-        for c in text
-    )
-    return sum(widths) * FONT_SIZE / 1000
+    return sum(map(character_width, text))
+
+
+def character_width(character: str) -> float:
+    """Return an estimate of the width of a character."""
+    width = CHARACTER_WIDTHS.get(character, DEFAULT_WIDTH)
+    return (FULL_WIDTH if character >= FIRST_FULL_WIDTH else width) * FONT_SIZE / 1000
 
 
 def shorten_text(text: str, width: float) -> str:
     """Return a text that fits into a width, with an ellipsis where it was cut."""
     if text_width(text) <= width:
         return text
-    while text and text_width(text) + FONT_SIZE > width:
-        text = text[:-1]
-    return text.rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+    position = FONT_SIZE  # the ellipsis
+    n_characters = 0
+    for character in text:
+        position += character_width(character)
+        if position > width:
+            break
+        n_characters += 1
+    return text[:n_characters].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def make_text(

@@ -113,6 +113,7 @@ def test_text_is_escaped_and_cut_with_the_whole_as_a_tooltip() -> None:
     assert (tree.text or "").endswith("…")
     assert "onerror" in (tree[0].text or "") and "\x1b" not in element
     assert svg_elements.shorten_text("short", 100) == "short"
+    assert svg_elements.text_width(svg_elements.shorten_text("harope, " * 40_000, 90)) <= 90
     assert svg_elements.text_width("WWW") > svg_elements.text_width("iii")
 
 
@@ -218,6 +219,8 @@ def test_an_encoding_has_one_colour_and_mark_whatever_else_is_there() -> None:
     styles = {e: many.style(e) for e in (*fake.ENCODINGS, "mine", "theirs")}
     assert len({style.colour for style in styles.values()}) == len(styles)
     assert len({style.mark for style in styles.values()}) == len(styles)
+    assert encoding_styles.find_name("a, b, c", {"a", "a, b"}) == "a, b"
+    assert encoding_styles.find_name(", " * 200_000, {"a"}) is None
     assert many.style("c-mine") == many.style("mine") == many.style("c-mine, 48 px")
 
 
@@ -627,5 +630,33 @@ def test_runs_may_have_other_names(rich_runs: Path) -> None:
     runs = read_runs(rich_runs)
     named_charts = build_charts(runs, [], names={"harope": "dit, HARoPE, 32 px"})
     chart = next(c for c in named_charts if c.anchor.startswith("chart-categories"))
-    assert "dit, HARoPE, 32 px" in chart.table.headers
+    assert "dit, HARoPE" in chart.table.headers
     assert run_styles(runs)["harope"].colour in chart.svg
+
+
+def test_one_name_at_several_sizes_is_one_line(tmp_path: Path) -> None:
+    for side in (28, 56):
+        for name, scores, encoding in (
+            ("rope", A_SCORES, "rope-axial"),
+            ("harope", B_SCORES, "harope"),
+        ):
+            write_geneval(tmp_path / str(side), name, scores, encoding, side)
+    runs = read_runs(tmp_path)
+    names = {
+        run.id: f"dit, {run.title}, {run.plan.settings.resolution} px" for run in runs if run.plan
+    }
+    sweep_chart, categories, prompts = build_charts(runs, [], names=names)
+    assert {row[0] for row in sweep_chart.table.rows} == {"dit, harope", "dit, rope"}
+    assert categories.table.headers == ("Category", "Size", "dit, harope", "dit, rope")
+    assert {row[1] for row in categories.table.rows} == {"28 px", "56 px"}
+    assert len(prompts.svgs) == 2
+    assert "56 px" in prompts.svgs[1]
+
+
+def test_names_that_only_a_size_tells_apart_get_their_checkpoints(tmp_path: Path) -> None:
+    write_geneval(tmp_path, "short", A_SCORES, "harope", 28)
+    write_geneval(tmp_path, "long", B_SCORES, "harope", 56)
+    runs = read_runs(tmp_path)
+    names = {run.id: f"HARoPE, {28 if run.id == 'short' else 56} px" for run in runs}
+    (categories,) = build_charts(runs, [], names=names)
+    assert categories.table.headers[2:] == ("HARoPE, short", "HARoPE, long")
