@@ -10,7 +10,7 @@ from harope_bench.reports.svg_elements import (
     FONT_SIZE,
     LINE_HEIGHT,
     QUIET_OPACITY,
-    make_line,
+    make_segments,
     make_text,
     text_width,
 )
@@ -158,13 +158,16 @@ def bottom_axis(
         labels: Texts of the ticks; None for the numbers.
         grid_top: Upper end of lines through the ticks; None for no lines.
     """
-    elements = [make_line((scale.start, y), (scale.end, y), opacity=QUIET_OPACITY)]
+    positions = [scale.position(tick) for tick in ticks]
+    axis_lines = [((x, y), (x, y + TICK_LENGTH)) for x in positions]
+    axis_lines.append(((scale.start, y), (scale.end, y)))
+    grid_lines = [] if grid_top is None else [((x, grid_top), (x, y)) for x in positions]
+    elements = [
+        make_segments(grid_lines, opacity=GRID_OPACITY),
+        make_segments(axis_lines, opacity=QUIET_OPACITY),
+    ]
     next_label_start = -math.inf
-    for tick, label in zip(ticks, labels or tick_labels(ticks), strict=True):
-        x = scale.position(tick)
-        if grid_top is not None:
-            elements.append(make_line((x, grid_top), (x, y), opacity=GRID_OPACITY))
-        elements.append(make_line((x, y), (x, y + TICK_LENGTH), opacity=QUIET_OPACITY))
+    for x, label in zip(positions, labels or tick_labels(ticks), strict=True):
         half_width = text_width(label) / 2
         if x - half_width > next_label_start:
             elements.append(make_text(x, y + TEXT_DISTANCE + FONT_SIZE, label, "middle"))
@@ -184,14 +187,19 @@ def left_axis(
     grid_right: float | None = None,
 ) -> list[str]:
     """Return a vertical axis with its ticks and lines to `grid_right`, None for no lines."""
-    elements = [make_line((x, scale.start), (x, scale.end), opacity=QUIET_OPACITY)]
-    for tick, label in zip(ticks, labels or tick_labels(ticks), strict=True):
-        y = scale.position(tick)
-        if grid_right is not None:
-            elements.append(make_line((x, y), (grid_right, y), opacity=GRID_OPACITY))
-        elements.append(make_line((x - TICK_LENGTH, y), (x, y), opacity=QUIET_OPACITY))
-        elements.append(make_text(x - TEXT_DISTANCE, y + FONT_SIZE / 3, label, "end"))
-    return elements
+    positions = [scale.position(tick) for tick in ticks]
+    axis_lines = [((x - TICK_LENGTH, y), (x, y)) for y in positions]
+    axis_lines.append(((x, scale.start), (x, scale.end)))
+    grid_lines = [] if grid_right is None else [((x, y), (grid_right, y)) for y in positions]
+    texts = [
+        make_text(x - TEXT_DISTANCE, y + FONT_SIZE / 3, label, "end")
+        for y, label in zip(positions, labels or tick_labels(ticks), strict=True)
+    ]
+    return [
+        make_segments(grid_lines, opacity=GRID_OPACITY),
+        make_segments(axis_lines, opacity=QUIET_OPACITY),
+        *texts,
+    ]
 
 
 def label_width(labels: Sequence[str]) -> float:

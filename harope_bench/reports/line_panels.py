@@ -22,6 +22,7 @@ from harope_bench.reports.svg_elements import (
     make_curve,
     make_line,
     make_ribbon,
+    make_segments,
     make_text,
     text_width,
 )
@@ -162,8 +163,8 @@ def _ribbons(
         highs = [(x, y_scale.position(p.high or 0.0)) for x, p in zip(xs, stretch, strict=True)]
         if len(stretch) > 1:
             yield make_ribbon(lows, highs, style.colour)
-        for low, high in zip(lows, highs, strict=True):
-            yield make_line(low, high, style.colour, 1.0, QUIET_OPACITY)
+        segments = list(zip(lows, highs, strict=True))
+        yield make_segments(segments, style.colour, opacity=QUIET_OPACITY)
 
 
 def _interval_stretches(line: SweepLine) -> list[list[SweepPoint]]:

@@ -14,6 +14,7 @@ from harope_bench.reports.svg_elements import (
     Panel,
     make_line,
     make_mark,
+    make_segments,
     make_text,
     panel_svg,
     text_width,
@@ -113,10 +114,9 @@ def _forest_row(
     yield make_text(16 if style else 0, text_y, label, max_width=left - 20)
 
     if item.detectable_difference is not None:
-        for sign in (-1, 1):
-            x = scale.position(sign * item.detectable_difference)
-            ends = ((x, y - TICK_HALF_HEIGHT), (x, y + TICK_HALF_HEIGHT))
-            yield make_line(*ends, opacity=QUIET_OPACITY)
+        xs = [scale.position(sign * item.detectable_difference) for sign in (-1, 1)]
+        ticks = [((x, y - TICK_HALF_HEIGHT), (x, y + TICK_HALF_HEIGHT)) for x in xs]
+        yield make_segments(ticks, opacity=QUIET_OPACITY)
     if difference.low is not None and difference.high is not None:
         ends = ((scale.position(difference.low), y), (scale.position(difference.high), y))
         yield make_line(*ends, colour, 1.6)

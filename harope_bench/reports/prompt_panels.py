@@ -26,6 +26,7 @@ from harope_bench.reports.svg_elements import (
     make_bar,
     make_line,
     make_mark,
+    make_segments,
     make_text,
     text_width,
 )
@@ -145,9 +146,8 @@ def _bar(
     if measurement.low is not None and measurement.high is not None:
         low = scale.position(max(0.0, measurement.low))
         high = min(scale.position(measurement.high), scale.end)
-        yield make_line((low, middle), (high, middle), width=1.3)
-        for x in (low, high):
-            yield make_line((x, middle - WHISKER_CAP), (x, middle + WHISKER_CAP), width=1.3)
+        caps = [((x, middle - WHISKER_CAP), (x, middle + WHISKER_CAP)) for x in (low, high)]
+        yield make_segments([((low, middle), (high, middle)), *caps], width=1.3)
     value_text = f"{measurement.value:.{category.decimals}f}"
     yield make_text(PANEL_WIDTH, middle + FONT_SIZE / 3, value_text, "end")
 

@@ -159,7 +159,7 @@ def make_line(
     start: Point,
     end: Point,
     colour: str = "currentColor",
-    width: float = 1.0,
+    width: float | None = None,
     opacity: float | None = None,
     dashes: str | None = None,
 ) -> str:
@@ -175,6 +175,29 @@ def make_line(
         stroke_opacity=opacity,
         stroke_dasharray=dashes,
     )
+
+
+def make_segments(
+    segments: Sequence[tuple[Point, Point]],
+    colour: str = "currentColor",
+    width: float | None = None,
+    opacity: float | None = None,
+) -> str:
+    """Return several straight lines as one element; empty without lines."""
+    if not segments:
+        return ""
+    path = "".join(
+        f"M{format_length(x1)} {format_length(y1)}"
+        + (
+            f"H{format_length(x2)}"
+            if y1 == y2
+            else f"V{format_length(y2)}"
+            if x1 == x2
+            else f"L{format_length(x2)} {format_length(y2)}"
+        )
+        for (x1, y1), (x2, y2) in segments
+    )
+    return make_element("path", d=path, stroke=colour, stroke_width=width, stroke_opacity=opacity)
 
 
 def make_curve(

@@ -369,7 +369,7 @@ def test_long_and_hostile_names_stay_inside_the_file(tmp_path: Path) -> None:
     write_figure(LossChart(smoothing=0.0, curves=(curve,)), tmp_path / "a.svg")
     root = ElementTree.parse(tmp_path / "a.svg").getroot()
     assert {e.tag.removeprefix(SVG) for e in root.iter()} <= {
-        *("svg", "title", "desc", "g", "text", "line", "polyline", "polygon", "circle")
+        *("svg", "title", "desc", "g", "text", "line", "path", "polyline", "polygon", "circle")
     }
 
 
