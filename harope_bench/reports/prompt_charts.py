@@ -25,6 +25,7 @@ from harope_bench.statistics.intervals.paired_ratios import PromptSamples
 from harope_bench.statistics.pairing import pair_contributions
 
 SIZE_HEADER = "Size"
+MAX_CSV_ROWS = 3000  # more prompts are too many for a page
 MAX_SCATTER_PANELS = 6  # of one benchmark
 
 
@@ -159,9 +160,9 @@ def _scatter_chart(groups: Sequence[RunGroup], styles: EncodingStyles) -> ChartP
     first_group = groups[0]
     hidden_text = f" {n_hidden} more pairs of runs are not shown." if n_hidden else ""
     caption = (
-        f"Each mark is a prompt of suite {first_group.suite}, or several prompts with equal scores:"
-        " the larger, the more. A score is the mean over the images of the prompt. Above the"
-        " diagonal the run on the vertical axis scores higher. A mark has the colour of the run"
+        f"Each mark is a prompt of suite {first_group.suite}, or several prompts with about equal"
+        " scores: the larger, the more. A score is the mean over the images of the prompt. Above"
+        " the diagonal the run on the vertical axis scores higher. A mark has the colour of the run"
         f" that scores higher; a tie is a hollow circle.{hidden_text}"
     )
     return ChartParts(
@@ -172,7 +173,7 @@ def _scatter_chart(groups: Sequence[RunGroup], styles: EncodingStyles) -> ChartP
         without_equal_sizes(
             ChartTable("Prompts in which a run scores higher", OUTCOME_HEADERS, tuple(rows)), groups
         ),
-        csv_rows,
+        csv_rows if len(csv_rows) <= MAX_CSV_ROWS else [],
     )
 
 

@@ -37,6 +37,8 @@ BAR_OPACITY = 0.55
 CATEGORY_GAP = 8.0
 WHISKER_CAP = 3.0
 LARGEST_MARK = 30.0  # of the point with the most prompts
+MAX_TOOLTIPS = 200  # more marks than this are merged and have no tooltip
+SCORE_STEPS = 50
 SMALLEST_MARK = 4.0
 SCATTER_SIDE = 270.0
 TIE_TOLERANCE = 1e-9  # below which two scores are equal but for rounding of sums
@@ -169,7 +171,7 @@ def scatter_panel(
         bound: Greatest possible score.
         size_text: Size of the images in words.
     """
-    counts = Counter((round(p.baseline, 6), round(p.value, 6), p.outcome) for p in pairs)
+    counts = _count_equal_scores(pairs, bound)
     low = min(0.0, *(min(p.baseline, p.value) for p in pairs))
     margin = 0.06 * (bound - low)
     top = HEADING_HEIGHT + LINE_HEIGHT + 4
@@ -203,8 +205,12 @@ def scatter_panel(
     for (baseline, value, outcome), count in sorted(counts.items(), key=lambda item: -item[1]):
         size = _mark_size(count, largest_count)
         tooltip = (
-            f"{labels[0]} {baseline:.3g}, {labels[1]} {value:.3g}: {count:,}"
-            f" {'prompt' if count == 1 else 'prompts'}"
+            ""
+            if len(counts) > MAX_TOOLTIPS
+            else (
+                f"{labels[0]} {baseline:.3g}, {labels[1]} {value:.3g}: {count:,}"
+                f" {'prompt' if count == 1 else 'prompts'}"
+            )
         )
         x = x_scale.position(baseline)
         y = y_scale.position(value)
@@ -216,6 +222,22 @@ def scatter_panel(
     name = f"{labels[1]} against {labels[0]}"
     width = max(PANEL_WIDTH, left + SCATTER_SIDE)
     return Panel(name, description, width, title_y + 6, tuple(elements))
+
+
+def _count_equal_scores(
+    pairs: Sequence[PromptPair], bound: float
+) -> Counter[tuple[float, float, str]]:
+    """Return how many prompts have the same two scores and outcome.
+
+    Where many scores differ, those within 1/SCORE_STEPS of the bound count as equal.
+    """
+    counts = Counter((round(p.baseline, 6), round(p.value, 6), p.outcome) for p in pairs)
+    if len(counts) <= MAX_TOOLTIPS:
+        return counts
+    step = bound / SCORE_STEPS
+    return Counter(
+        (round(p.baseline / step) * step, round(p.value / step) * step, p.outcome) for p in pairs
+    )
 
 
 def outcome_counts(pairs: Sequence[PromptPair]) -> Counter[str]:

@@ -257,13 +257,14 @@ def make_mark(
     Args:
         is_hollow: Whether only the outline is drawn; the page shows through a hollow mark.
     """
-    paint: dict[str, str | float | None] = {
-        "fill": "none" if is_hollow else colour,
-        "stroke": colour,
-        "stroke_width": 1.4 if is_hollow else 0.6,
-        "fill_opacity": opacity,
-        "stroke_opacity": opacity,
-    }
+    paint: dict[str, str | float | None] = {"fill": colour, "fill_opacity": opacity}
+    if is_hollow:
+        paint = {
+            "fill": "none",
+            "stroke": colour,
+            "stroke_width": 1.4,
+            "stroke_opacity": opacity,
+        }
     content = tooltip_element(tooltip)
     if mark == "circle":
         return make_element("circle", content, cx=x, cy=y, r=0.564 * size, **paint)

@@ -38,6 +38,7 @@ from harope_bench.reports.page_charts import (
     run_styles,
 )
 from harope_bench.reports.page_figures import forest_panel, forest_svg
+from harope_bench.reports.prompt_panels import PromptPair, scatter_panel
 from harope_bench.reports.report_page import build_report_page, write_report
 from harope_bench.reports.runs import read_runs
 
@@ -506,6 +507,18 @@ def test_categories_and_prompts_of_a_benchmark(tmp_path: Path) -> None:
     lines = prompts.csv_text.splitlines()
     assert lines[0] == "run_a,run_b,size,prompt_index,task,score_a,score_b"
     assert "rope,z-harope,32,1,Counting,0.0,0.5" in lines
+
+
+def test_a_thousand_prompts_are_few_marks() -> None:
+    rng = np.random.default_rng(0)
+    pairs = [PromptPair(i, "all", *map(float, rng.random(2))) for i in range(3000)]
+    styles = encoding_styles.assign_styles({}).chart_styles(["rope-axial", "harope"])
+    panel = scatter_panel(pairs, ("a", "b"), (styles[0], styles[1]), 1.0)
+    text = "".join(panel.elements)
+    assert len(text) < 300_000
+    assert "<title>" not in text
+    assert f"of {len(pairs):,} prompts" in text
+    assert "lower in" in text
 
 
 def test_imported_results_without_plans_have_the_same_charts(tmp_path: Path) -> None:
