@@ -17,7 +17,7 @@ COPY harope_bench ./harope_bench
 RUN python -m venv /opt/harope-bench \
     && /opt/harope-bench/bin/pip install --no-cache-dir torch torchvision \
         --index-url https://download.pytorch.org/whl/cpu \
-    && /opt/harope-bench/bin/pip install --no-cache-dir '.[torch,figures]'
+    && /opt/harope-bench/bin/pip install --no-cache-dir '.[torch]'
 
 FROM python:3.12-slim-bookworm
 
@@ -30,8 +30,7 @@ RUN useradd --create-home --uid 1000 bench \
 USER 1000
 WORKDIR /runs
 ENV PATH="/opt/harope-bench/bin:$PATH" \
-    HAROPE_BENCH_HOME="/runs/.harope-bench" \
-    MPLCONFIGDIR="/tmp/matplotlib"
+    HAROPE_BENCH_HOME="/runs/.harope-bench"
 
 ENTRYPOINT ["harope-bench"]
 CMD ["--help"]

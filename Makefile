@@ -35,7 +35,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.base: $(VENV)/bin/python pyproject.toml
 	@echo "Installing (about two minutes, 6 GB with torch) ..."
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[torch,figures]'
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[torch]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml

@@ -40,7 +40,7 @@ STAND_ALONE = (
     PACKAGE / "judges" / "runners"
 )  # executed by a Python of the user's with packages of its own
 # extras that the package imports; the others are for tests and tools
-RUN_TIME = ("torch", "figures", "frames", "t2i", "mmdet")
+RUN_TIME = ("torch", "frames", "t2i", "mmdet")
 TOOLS = {
     "pytest-xdist",
     "mypy",
@@ -148,7 +148,7 @@ def test_what_tests_import_is_declared_and_used() -> None:
         imported_packages - base() - extra_packages(*RUN_TIME, "test", "parity") - INDIRECT == set()
     )
     assert included_extras("dev") == {"test"}
-    assert included_extras("test") == {"torch", "figures", "frames"}
+    assert included_extras("test") == {"torch", "frames"}
     assert (
         extra_packages("test", "parity", "dev") - imported_packages - TOOLS - set(FOR_OTHERS)
         == set()

@@ -128,9 +128,9 @@ def attention_distance(
     harope-bench figure attention-distance digits-rope-axial digits-harope \\
         --out runs/figures/distance.svg
     """
-    from harope_bench.core.extras import NETWORK_MODULES, require_packages
+    from harope_bench.core.extras import require_network_packages
 
-    require_packages("figure attention-distance", *NETWORK_MODULES, "matplotlib")
+    require_network_packages("figure attention-distance")
 
     from harope_bench.analysis.attention_distance import measure_distances, settings_text
     from harope_bench.core.chart_schema import AttentionDistanceChart
@@ -197,9 +197,9 @@ def matrices(
     harope-bench figure matrices digits-harope --show m-i \\
         --out runs/figures/matrices.svg
     """
-    from harope_bench.core.extras import NETWORK_MODULES, require_packages
+    from harope_bench.core.extras import require_network_packages
 
-    require_packages("figure matrices", *NETWORK_MODULES, "matplotlib")
+    require_network_packages("figure matrices")
 
     from harope_bench.analysis.learned_matrices import measure_matrices
     from harope_bench.models import load_checkpoint
@@ -267,16 +267,18 @@ def sweep(runs: Path, suite: str | None, metric: str, axis: Axis, out: Path) -> 
     harope-bench figure sweep runs --metric overall --axis resolution \\
         --out runs/figures/overall.svg
     """
-    from harope_bench.core.extras import require_packages
-
-    require_packages("figure sweep", "matplotlib")
-
     from harope_bench.data.result_store import read_results
     from harope_bench.leaderboards.sweep import build_sweep_chart
     from harope_bench.reports.chart_files import write_figure
 
-    chart = build_sweep_chart(read_results(runs), suite, metric, axis)
-    for path in write_figure(chart, out):
+    results = read_results(runs)
+    chart = build_sweep_chart(results, suite, metric, axis)
+    checkpoints = [
+        stored_result.result.plan.checkpoint
+        for stored_result in results
+        if stored_result.result.plan
+    ]
+    for path in write_figure(chart, out, checkpoints):
         echo(path)
     for line in chart.lines:
         for point in line.points:
@@ -315,10 +317,6 @@ def loss(logs: tuple[Path, ...], ema: float, out: Path) -> None:
     harope-bench figure loss runs/train/*/log.csv --ema 0.9 \\
         --out runs/figures/loss.svg
     """
-    from harope_bench.core.extras import require_packages
-
-    require_packages("figure loss", "matplotlib")
-
     from harope_bench.reports.chart_files import write_figure
     from harope_bench.reports.loss_logs import read_losses
 

@@ -23,7 +23,6 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "scipy",
         "huggingface_hub",
     ),
-    "figures": ("matplotlib",),
     "frames": ("pandas",),
     "t2i": ("transformers", "diffusers", "peft", "cv2"),
     "mmdet": ("mmdet", "mmcv", "mmengine"),

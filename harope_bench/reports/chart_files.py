@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from harope_bench.core.chart_schema import Chart, read_chart
 from harope_bench.core.errors import BenchError, OptionError, StorageError
 from harope_bench.core.escaping import csv_text
+from harope_bench.core.schema import Checkpoint
 from harope_bench.core.storage import write_text
-from harope_bench.reports.charts_svg import CSV_COLUMNS, chart_rows, render_chart
+from harope_bench.reports.charts_svg import (
+    CSV_COLUMNS,
+    chart_rows,
+    checkpoint_context,
+    render_chart,
+)
 
 FIGURES_FOLDER = "figures"  # inside a runs folder; the report shows its figures
 
 
-def write_figure(chart: Chart, out: Path) -> list[Path]:
+def write_figure(chart: Chart, out: Path, checkpoints: Sequence[Checkpoint] = ()) -> list[Path]:
     """Write OUT.svg, OUT.json and OUT.csv, and return the three paths.
+
+    Args:
+        checkpoints: Checkpoints that the chart names: they have the colours of their encodings.
 
     Raises:
         OptionError: `out` does not end in .svg.
@@ -26,13 +36,14 @@ def write_figure(chart: Chart, out: Path) -> list[Path]:
             f"{out} does not end in .svg; choose such an --out, the data are written beside it as"
             " .json and .csv"
         )
+    context = checkpoint_context(checkpoints)
     xml_declaration = '<?xml version="1.0" encoding="utf-8"?>\n'
 
     # the JSON file comes first: _check_overwritten recognises an interrupted figure by it
     texts = {
         out.with_suffix(".json"): chart.to_json() + "\n",
         out.with_suffix(".csv"): chart_csv(chart),
-        out: xml_declaration + _standalone_svg(render_chart(chart, _svg_id(out))) + "\n",
+        out: xml_declaration + render_chart(chart, _svg_id(out), context) + "\n",
     }
     _check_overwritten(out)
     for path, text in texts.items():
@@ -68,11 +79,6 @@ def read_figures(runs: Path) -> dict[str, Chart]:
 def _svg_id(out: Path) -> str:
     """Return the prefix of every id in the SVG."""
     return re.sub(r"[^A-Za-z0-9-]", "-", out.stem)
-
-
-def _standalone_svg(svg: str) -> str:
-    """Return the SVG with a text colour and a background, which a page would provide."""
-    return svg.replace("<svg", '<svg style="color:#1b1d21;background:#fff"', 1)
 
 
 def chart_csv(chart: Chart) -> str:

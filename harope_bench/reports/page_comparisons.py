@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from harope_bench.leaderboards.board import Board
 from harope_bench.leaderboards.comparisons import RowComparison
 from harope_bench.leaderboards.table_spec import DASH, Column, EntryRow, Row
 from harope_bench.reports import page_figures
+from harope_bench.reports.encoding_styles import EncodingStyle
 from harope_bench.reports.table_layout import (
     VERDICT_GLYPHS,
     format_difference,
@@ -38,12 +39,14 @@ class ComparisonTexts:
     """Comparisons with the labels of their rows and with their columns, in the order of display.
 
     added_rows: rows that the user added, which the verdict names first.
+    styles: colour and mark by row id.
     """
 
     comparisons: tuple[RowComparison, ...]
     labels: Mapping[str, str]
     columns: Mapping[str, ComparedColumn]
     added_rows: frozenset[str] = frozenset()
+    styles: Mapping[str, EncodingStyle] = field(default_factory=dict)
 
     @property
     def baseline_labels(self) -> tuple[str, ...]:
@@ -187,7 +190,7 @@ def column_forest(texts: ComparisonTexts, key: str, svg_id: str) -> ForestPlot |
     if not rows:
         return None
     column = texts.columns[key]
-    svg = page_figures.forest_svg(svg_id, column.title, column.direction, rows)
+    svg = page_figures.forest_svg(svg_id, column.title, column.direction, rows, texts.styles)
     return ForestPlot(column.title, svg)
 
 
@@ -207,7 +210,7 @@ def row_forest(texts: ComparisonTexts, row_id: str, key: str, svg_id: str) -> Fo
     if not rows:
         return None
     heading = headline.title if len(rows) == 1 else headline.evaluator
-    svg = page_figures.forest_svg(svg_id, heading, headline.direction, rows)
+    svg = page_figures.forest_svg(svg_id, heading, headline.direction, rows, texts.styles)
     return ForestPlot(f"{texts.labels[row_id]}, {heading}", svg)
 
 

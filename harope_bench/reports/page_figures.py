@@ -1,207 +1,151 @@
-"""Figures as inline SVG, readable without scripts and in the page's text colour.
-
-Equal input gives equal bytes.
-"""
+"""Forest plots: differences from a baseline with their intervals, as inline SVG."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
-from harope_bench.core.escaping import page_text
 from harope_bench.leaderboards.comparisons import RowComparison
+from harope_bench.reports.chart_axes import Scale, bottom_axis, make_scale
+from harope_bench.reports.encoding_styles import EncodingStyle
+from harope_bench.reports.line_panels import AXIS_HEIGHT, HEADING_HEIGHT, PANEL_WIDTH, heading_text
+from harope_bench.reports.svg_elements import (
+    FONT_SIZE,
+    QUIET_OPACITY,
+    Panel,
+    make_line,
+    make_mark,
+    make_segments,
+    make_text,
+    panel_svg,
+    text_width,
+)
+from harope_bench.reports.table_layout import VERDICT_GLYPHS
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-TEXT_COLOUR = "#010203"  # replaced by currentColor, the text colour of the page
-VERDICT_COLOURS = {
-    "better": "#1478b8",
-    "worse": "#cf5a00",
-    "not resolved": TEXT_COLOUR,
-    "not comparable": TEXT_COLOUR,
-}
-VERDICT_MARKERS = {"better": "^", "worse": "v", "not resolved": "o", "not comparable": "x"}
-LINE_STYLES = ("-", "--", ":", "-.")
-LINE_COLOURS = ("#1478b8", "#cf5a00", "#218a5b", "#b0559a", "#8a7400", "#6a6fd0")
-MAX_CURVE_POINTS = 120  # of a loss curve
-# Any: matplotlib types the keys as literals that change with its version
-RC_PARAMS: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "axes.linewidth": 0.6,
-    **dict.fromkeys(
-        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"),
-        TEXT_COLOUR,
-    ),
-}
+VERDICT_COLOURS = {"better": "var(--better, #0b5f96)", "worse": "var(--worse, #a44200)"}
+ROW_HEIGHT = 24.0
+MAX_LABEL_FRACTION = 0.36  # of the width, for the labels of the rows
+TICK_HALF_HEIGHT = 6.0  # of the smallest detectable difference
 
 
 def forest_svg(
-    name: str, heading: str, direction: str, rows: Sequence[tuple[str, RowComparison]]
+    name: str,
+    heading: str,
+    direction: str,
+    rows: Sequence[tuple[str, RowComparison]],
+    styles: Mapping[str, EncodingStyle] | None = None,
+    width: float = PANEL_WIDTH,
 ) -> str:
-    """Return a forest plot: differences with 95% intervals around the zero line.
-
-    Thin ticks show the smallest detectable difference.
+    """Return the forest plot of one metric as the <svg> element of a page.
 
     Args:
-        name: prefix of every id in the SVG.
-        heading: name of the measurement.
+        name: Prefix of every id in the SVG.
+        heading: Name of the measurement.
         direction: "higher" or "lower", whichever is better.
-        rows: label and comparison, from top to bottom. Those without a difference are omitted.
+        rows: Label and comparison, from top to bottom. Those without a difference are omitted.
+        styles: Colour and mark by row id; None for circles in the colour of the text.
+        width: Width in CSS pixels.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
+    return panel_svg(forest_panel(heading, direction, rows, styles or {}, width), name)
 
+
+def forest_panel(
+    heading: str,
+    direction: str,
+    rows: Sequence[tuple[str, RowComparison]],
+    styles: Mapping[str, EncodingStyle],
+    width: float = PANEL_WIDTH,
+) -> Panel:
+    """Return differences with 95% intervals around the zero line. Arguments: see forest_svg.
+
+    A thicker line is the interval for the same prompts and new seeds, where there is one. A pair of
+    thin ticks is the smallest detectable difference.
+    """
     plotted_rows = [
-        (label, comparison)
-        for label, comparison in rows
-        if comparison.difference.delta is not None and comparison.difference.low is not None
+        (label, item)
+        for label, item in rows
+        if item.difference.delta is not None and item.difference.low is not None
     ]
-    with matplotlib.rc_context({**RC_PARAMS, "svg.hashsalt": name}):
-        figure = Figure(
-            figsize=(4.6, 0.85 + 0.32 * max(1, len(plotted_rows))), layout="constrained"
+    labels = [label for label, _ in plotted_rows]
+    left = min(max(map(text_width, labels), default=0.0), width * MAX_LABEL_FRACTION) + 24
+    right = width - max(text_width(verdict_text(item)) for _, item in rows) - 8 if rows else width
+    scale = make_scale(_forest_values(plotted_rows), left, right)
+    plot_bottom = HEADING_HEIGHT + ROW_HEIGHT * max(1, len(plotted_rows))
+
+    elements = [heading_text(heading, width)]
+    ticks = scale.ticks(max(3, int((right - left) / 40)))
+    axis_title = f"difference ({direction} is better)"
+    elements += bottom_axis(scale, plot_bottom, axis_title, ticks, grid_top=HEADING_HEIGHT)
+    zero = scale.position(0.0)
+    elements.append(make_line((zero, HEADING_HEIGHT), (zero, plot_bottom), opacity=QUIET_OPACITY))
+    for i, (label, item) in enumerate(plotted_rows):
+        y = HEADING_HEIGHT + ROW_HEIGHT * (i + 0.5)
+        elements += _forest_row(label, item, styles.get(item.row), scale, y, left, width)
+    description = "; ".join(f"{label}: {difference_text(item)}" for label, item in plotted_rows)
+    height = plot_bottom + AXIS_HEIGHT
+    title = f"Differences in {heading}"
+    return Panel(title, description or "No difference.", width, height, tuple(elements))
+
+
+def _forest_values(rows: Sequence[tuple[str, RowComparison]]) -> list[float]:
+    """Return every number that the axis must hold, among them 0."""
+    values = [0.0]
+    for _, item in rows:
+        ends = (item.difference.delta, item.difference.low, item.difference.high)
+        detectable = item.detectable_difference or 0.0
+        values += [value for value in (*ends, -detectable, detectable) if value is not None]
+    return values
+
+
+def _forest_row(
+    label: str,
+    item: RowComparison,
+    style: EncodingStyle | None,
+    scale: Scale,
+    y: float,
+    left: float,
+    width: float,
+) -> Iterator[str]:
+    """Yield the label, the intervals, the mark and the verdict of one comparison at height y."""
+    difference = item.difference
+    colour = style.colour if style else "currentColor"
+    text_y = y + FONT_SIZE / 3
+    if style:
+        yield style.mark_at(6, y)
+    yield make_text(16 if style else 0, text_y, label, max_width=left - 20)
+
+    if item.detectable_difference is not None:
+        xs = [scale.position(sign * item.detectable_difference) for sign in (-1, 1)]
+        ticks = [((x, y - TICK_HALF_HEIGHT), (x, y + TICK_HALF_HEIGHT)) for x in xs]
+        yield make_segments(ticks, opacity=QUIET_OPACITY)
+    if difference.low is not None and difference.high is not None:
+        ends = ((scale.position(difference.low), y), (scale.position(difference.high), y))
+        yield make_line(*ends, colour, 1.6)
+    if difference.new_seeds_interval is not None:
+        _, low, high = difference.new_seeds_interval
+        ends = (
+            (max(scale.start, scale.position(low)), y),
+            (min(scale.end, scale.position(high)), y),
         )
-        axes = figure.add_subplot()
-        for y, (_, comparison) in enumerate(reversed(plotted_rows)):
-            _add_interval(axes, y, comparison)
-        axes.axvline(0, color=TEXT_COLOUR, linewidth=0.8)
-        axes.set_yticks(
-            range(len(plotted_rows)),
-            [label for label, _ in reversed(plotted_rows)],
-            parse_math=False,
-        )
-        axes.set_ylim(-0.6, len(plotted_rows) - 0.4)
-        axes.set_xlabel(f"{heading}, difference ({direction} is better)", parse_math=False)
-        _remove_spines(axes)
-        return figure_svg(figure, name)
+        yield make_line(*ends, colour, 4.0)
+    x = scale.position(difference.delta or 0.0)
+    tooltip = f"{label}: {difference_text(item)}"
+    if style:
+        yield style.mark_at(x, y, tooltip, 10)
+    else:
+        yield make_mark("circle", x, y, colour, 10, item.verdict == "not resolved", tooltip)
+    verdict_colour = VERDICT_COLOURS.get(item.verdict)
+    yield make_text(width, text_y, verdict_text(item), "end", colour=verdict_colour)
 
 
-def _add_interval(axes: Axes, y: int, comparison: RowComparison) -> None:
-    """Add the interval, the value and the detectable difference of one comparison at height y."""
-    difference = comparison.difference
-    colour = VERDICT_COLOURS[comparison.verdict]
-    ends = [value for value in (difference.low, difference.high) if value is not None]
-    axes.plot(ends, [y] * len(ends), color=colour, linewidth=1.6, solid_capstyle="butt")
-    face_colour = "none" if comparison.verdict == "not resolved" else colour
-    axes.plot(
-        [difference.delta or 0.0],
-        [y],
-        VERDICT_MARKERS[comparison.verdict],
-        color=colour,
-        markerfacecolor=face_colour,
-        markersize=7,
-    )
-    if comparison.detectable_difference is not None:
-        axes.plot(
-            [-comparison.detectable_difference, comparison.detectable_difference],
-            [y, y],
-            "|",
-            color=TEXT_COLOUR,
-            alpha=0.55,
-            markersize=9,
-            markeredgewidth=0.8,
-        )
+def verdict_text(item: RowComparison) -> str:
+    """Return the verdict of a comparison with its glyph."""
+    return f"{VERDICT_GLYPHS[item.verdict]} {item.verdict}"
 
 
-def loss_svg(name: str, curves: Mapping[str, np.ndarray]) -> str:
-    """Return a figure of training loss against step, one line per checkpoint.
-
-    Args:
-        name: prefix of every id in the SVG.
-        curves: rows of (step, loss) by checkpoint, (N, 2).
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    with matplotlib.rc_context({**RC_PARAMS, "svg.hashsalt": name}):
-        figure = Figure(figsize=(7.2, 3.0), layout="constrained")
-        axes = figure.add_subplot()
-        for i, (label, curve) in enumerate(curves.items()):
-            points = _thin_curve(curve)
-            colour = LINE_COLOURS[i % len(LINE_COLOURS)]
-
-            # beyond the number of colours the style tells lines of one colour apart
-            style_index = i if i < len(LINE_COLOURS) else i // len(LINE_COLOURS)
-            line_style = LINE_STYLES[style_index % len(LINE_STYLES)]
-            axes.plot(
-                points[:, 0],
-                points[:, 1],
-                color=colour,
-                linestyle=line_style,
-                linewidth=1.3,
-                label=label.replace("$", r"\$"),
-            )
-        axes.set_xlabel("training step")
-        axes.set_ylabel("loss (log scale)")
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.legend(frameon=False, fontsize=8, ncols=2)
-        _remove_spines(axes)
-        return figure_svg(figure, name)
-
-
-def _thin_curve(curve: np.ndarray) -> np.ndarray:
-    """Return at most MAX_CURVE_POINTS rows (step, loss), each the mean of a part of the curve."""
-    pieces = np.array_split(curve, min(MAX_CURVE_POINTS, len(curve)))
-    return np.stack([piece.mean(axis=0) for piece in pieces])
-
-
-def _remove_spines(axes: Axes) -> None:
-    """Remove the frame at the top and at the right."""
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(width=0.6, length=3)
-
-
-def _strip_control_characters(figure: Figure) -> None:
-    """Replace the control characters in a figure's texts, which its font cannot show."""
-    from matplotlib.text import Text
-    from matplotlib.ticker import FixedFormatter
-
-    for text in figure.findobj(Text):
-        text.set_text(page_text(text.get_text()))
-    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        if isinstance(formatter := axis.get_major_formatter(), FixedFormatter):
-            formatter.seq = [page_text(str(label)) for label in formatter.seq]
-
-
-def figure_svg(figure: Figure, name: str) -> str:
-    """Return the <svg> element of a figure, without date, size, styles and comments.
-
-    Args:
-        name: prefix of every id, so that several figures fit on one page.
-    """
-    _strip_control_characters(figure)
-    buffer = io.StringIO()
-    no_metadata: dict[str, None] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
-    text = page_text(buffer.getvalue())
-    text = text[text.index("<svg") :].strip()
-
-    # unique ids, and links to them
-    text = re.sub(r'(\sid=")', rf"\g<1>{name}-", text)
-    text = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", text)
-
-    # the page sets size and fonts
-    text = re.sub(
-        r"<svg[^>]*>",
-        lambda match: re.sub(r' (?:width|height)="[^"]*"', "", match[0]),
-        text,
-        count=1,
-    )
-    text = re.sub(r"(font: [\d.]+px|font-family:) [^;\"]*", r"\1 system-ui, sans-serif", text)
-    text = re.sub(
-        r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL
-    )
-    return text.replace(TEXT_COLOUR, "currentColor").replace(
-        "<svg", '<svg aria-hidden="true" focusable="false"', 1
-    )
+def difference_text(item: RowComparison) -> str:
+    """Return a difference with its interval and verdict in words."""
+    difference = item.difference
+    text = f"{difference.delta or 0.0:+.3g}"
+    if difference.low is not None and difference.high is not None:
+        text += f" ({difference.low:+.3g} to {difference.high:+.3g})"
+    return f"{text}, {item.verdict}"

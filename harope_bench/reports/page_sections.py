@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.board import CHECKPOINT_EVIDENCE, Board
 from harope_bench.leaderboards.match_runs import MatchesByCell, Scale, match_measurements
+from harope_bench.reports.encoding_styles import EncodingStyle, EncodingStyles
 from harope_bench.reports.page_board import PageTable, lay_out_page_table
+from harope_bench.reports.page_charts import row_styles
 from harope_bench.reports.page_comparisons import (
     ComparisonRow,
     ComparisonTexts,
@@ -95,11 +97,15 @@ class TableSection(PageSection):
 
 
 def build_table_section(
-    board: Board, results: Sequence[StoredResult], links: RunLinks, notes: PageNotes
+    board: Board,
+    results: Sequence[StoredResult],
+    links: RunLinks,
+    notes: PageNotes,
+    styles: EncodingStyles,
 ) -> TableSection:
     """Return the section of a board. Its notes are added to those of the page."""
     matches = match_measurements(board.table, results, board.scale) if board.scale else {}
-    texts = board_comparison_texts(board)
+    texts = replace(board_comparison_texts(board), styles=row_styles(board, results, styles))
     anchor = board_anchor(board)
     key = headline_key(compared_keys(texts))
     agreement = cost_agreement(board)
@@ -152,9 +158,11 @@ def _board_verdict(board: Board, texts: ComparisonTexts, agreement: str | None) 
     )
 
 
-def build_run_section(run_set: ComparedRunSet, links: RunLinks) -> PageSection:
+def build_run_section(
+    run_set: ComparedRunSet, links: RunLinks, styles: Mapping[str, EncodingStyle]
+) -> PageSection:
     """Return the section that shows runs side by side."""
-    texts = run_set_texts(run_set)
+    texts = replace(run_set_texts(run_set), styles=styles)
     key = headline_key(compared_keys(texts))
     is_micro = any(item.result.scale == "micro" for run in run_set.runs for item in run.results)
     return PageSection(

@@ -14,9 +14,14 @@ from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.board import CHECKPOINT_EVIDENCE, build_board
 from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, unmatched_runs_note
 from harope_bench.leaderboards.match_runs import match_measurements
-from harope_bench.reports import charts_svg, page_figures
-from harope_bench.reports.chart_files import chart_csv, read_figures
+from harope_bench.reports.chart_files import read_figures
 from harope_bench.reports.gallery import Gallery, GalleryOptions, build_gallery
+from harope_bench.reports.page_charts import (
+    PageChart,
+    build_charts,
+    report_context,
+    run_styles,
+)
 from harope_bench.reports.page_notes import PageNote, PageNotes
 from harope_bench.reports.page_runs import RunList, describe_runs, link_runs
 from harope_bench.reports.page_sections import (
@@ -35,26 +40,12 @@ from harope_bench.reports.run_card import (
     time_range,
 )
 from harope_bench.reports.run_comparison import compare_run_set
+from harope_bench.reports.run_names import unique_run_names
 from harope_bench.reports.runs import ReportedRun, read_runs
 from harope_bench.reports.tables import template_environment
-from harope_bench.reports.training_logs import read_loss_curves
 
 # a file with this line may be overwritten by a later report
 PAGE_MARKER = '<p class="kicker">harope-bench report</p>'
-
-
-@dataclass(frozen=True)
-class PageFigure:
-    """A figure of the runs folder, rendered from its data.
-
-    width: in rem. csv_text: its numbers, empty for loss curves (too many).
-    """
-
-    name: str
-    caption: str
-    svg: str
-    width: float
-    csv_text: str
 
 
 @dataclass(frozen=True)
@@ -73,9 +64,7 @@ class ReportPage:
     unmatched_runs_note: str | None
     run_list: RunList
     gallery: Gallery
-    figures: tuple[PageFigure, ...]
-    loss_svg: str | None
-    final_losses: tuple[tuple[str, str, str], ...]
+    charts: tuple[PageChart, ...]
     cards: tuple[RunCard, ...]
     checks: tuple[ReportCheck, ...]
     notes: tuple[PageNote, ...]
@@ -139,19 +128,19 @@ def build_report_page(
     choice = choose_tables(results, entries, tables)
     links = link_runs(reported_runs)
     notes = PageNotes()
+    styles = report_context(reported_runs).styles
     sections = tuple(
         build_table_section(
-            build_board(table, results, "both", scale, entries), results, links, notes
+            build_board(table, results, "both", scale, entries), results, links, notes, styles
         )
         for table, scale in choice.shown_tables
     )
     reported_runs = _sort_by_table(reported_runs, sections, results)
     run_set = None if sections else compare_run_set(reported_runs)
-    run_section = build_run_section(run_set, links) if run_set else None
+    run_section = build_run_section(run_set, links, run_styles(reported_runs)) if run_set else None
     if run_set:
         reported_runs.sort(key=run_set.position)
 
-    curves = read_loss_curves(reported_runs)
     unmatched_note = None
     if choice.filled_tables:
         unmatched_note = unmatched_runs_note(choice.filled_tables, results, entries)
@@ -177,10 +166,11 @@ def build_report_page(
             ],
         ),
         gallery=build_gallery(reported_runs, gallery_options),
-        figures=tuple(_page_figures(runs)),
-        loss_svg=page_figures.loss_svg("losses", curves) if curves else None,
-        final_losses=tuple(
-            (name, f"{curve[-1, 0]:,.0f}", f"{curve[-1, 1]:.4f}") for name, curve in curves.items()
+        charts=build_charts(
+            reported_runs,
+            [section.board for section in sections if section.board],
+            read_figures(runs),
+            unique_run_names(reported_runs),
         ),
         cards=tuple(build_cards(reported_runs)),
         checks=tuple(collect_checks(reported_runs)),
@@ -212,17 +202,3 @@ def _sort_by_table(
         for match in match_measurements(section.board.table, results, section.scale).values():
             order.setdefault(run_folder_of(match.stored_result.path), len(order))
     return sorted(runs, key=lambda run: order.get(run.folder, len(order)))
-
-
-def _page_figures(runs: Path) -> list[PageFigure]:
-    """Return the figures of the runs folder, rendered from their data."""
-    figures = []
-    for i, (name, chart) in enumerate(read_figures(runs).items()):
-        svg = charts_svg.render_chart(chart, f"figure-{i}")
-        numbers_csv = "" if chart.kind == "loss" else chart_csv(chart)
-        figures.append(
-            PageFigure(
-                name, charts_svg.chart_caption(chart), svg, charts_svg.page_width(svg), numbers_csv
-            )
-        )
-    return figures

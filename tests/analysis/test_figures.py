@@ -35,7 +35,7 @@ from harope_bench.core.chart_schema import (
 from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.encodings import base as encodings
 from harope_bench.pipeline.generate import make_plan
-from harope_bench.reports import charts_svg
+from harope_bench.reports import attention_panels, charts_svg
 from harope_bench.reports.chart_files import write_figure
 from harope_bench.reports.loss_logs import read_losses, running_average
 from harope_bench.reports.report_page import write_report
@@ -599,16 +599,27 @@ def test_a_figure_is_equal_bytes_of_equal_data_and_reads_back(name: str, tmp_pat
     assert len(lines) > 1
 
 
-def test_the_scale_is_symmetric_and_shared() -> None:
-    svg = charts_svg._matrix_figure(some_charts()["matrices"])
-    limits = {image.get_clim() for axes in svg.axes for image in axes.images}
-    assert limits == {(-2.0, 2.0)}
+def test_matrices_have_one_symmetric_scale() -> None:
+    chart = some_charts()["matrices"]
+    assert attention_panels.largest_entry([chart]) == 2.0
+    (panel,) = charts_svg.chart_panels(chart, charts_svg.ChartContext())
+    assert "from \N{MINUS SIGN}2 (blue) over 0 (white) to 2 (orange)" in panel.description
+    larger = chart.model_copy(
+        update={"matrices": (chart.matrices[0].model_copy(update={"values": ((3.0,),)}),)}
+    )
+    panels = charts_svg.matrix_panels([chart, larger], charts_svg.ChartContext())
+    assert all("2 (blue)" not in panel.description for panel in panels)
+    assert all("3 (blue)" in panel.description for panel in panels)
 
 
 def test_every_panel_of_distances_has_the_same_axis() -> None:
-    figure = charts_svg._distance_figure(some_charts()["distance"])
-    assert len({axes.get_ylim() for axes in figure.axes}) == 1
-    assert figure.axes[0].get_ylim()[1] > 5
+    panels = charts_svg.chart_panels(some_charts()["distance"], charts_svg.ChartContext())
+    ticks = [
+        [e for e in panel.elements if e.startswith("<text") and 'text-anchor="end">' in e][1:]
+        for panel in panels
+    ]
+    assert ticks[0] == ticks[1]
+    assert attention_panels.largest_distance(some_charts()["distance"].checkpoints) == 5.0
 
 
 def test_a_matrix_figure_warns_that_m_is_not_identified() -> None:

@@ -40,6 +40,7 @@ COMMANDS: tuple[tuple[tuple[str, ...], int], ...] = (
     (("gate", "base.json", "runs/a", "--update", "--reason", "first"), 0),
     (("gate", "base.json", "runs/a"), 0),
     (("report", "--runs", "runs", "--out", "report.html"), 0),
+    (("figure", "loss", "log.csv", "--out", "runs/figures/loss.svg"), 0),
     (("leaderboard", "build", "runs", "--out", "site"), 0),
     (("failures", "runs/a"), 0),
     (("verify", "runs/a"), 0),
@@ -49,7 +50,7 @@ COMMANDS: tuple[tuple[tuple[str, ...], int], ...] = (
 
 
 def write_inputs(folder: Path) -> dict[str, str]:
-    """Write official results, captions and prompts; return the variables that name the prompts."""
+    """Write results, captions, a log and prompts; return the variables that name the prompts."""
     home = folder / "home"
     write_prompt_metadata(home)
     write_dpg_table(home)
@@ -57,6 +58,7 @@ def write_inputs(folder: Path) -> dict[str, str]:
         write_finished_run(folder / f"{name}.jsonl", seed)
     run_script(folder / "dpg", 0)
     (folder / "captions.txt").write_text("a photo of an owl\na red lamp\n", encoding="utf-8")
+    (folder / "log.csv").write_text("step,loss\n1,2\n2,1\n", encoding="utf-8")
     return {"HAROPE_BENCH_HOME": str(home), "OMP_NUM_THREADS": "1"}
 
 

@@ -218,8 +218,6 @@ def warm_up_imports(assets: Path) -> None:
             importlib.import_module(module.name)
     for name in (
         "jinja2",
-        "matplotlib.backends.backend_svg",
-        "matplotlib.figure",
         "torch._dynamo",
     ):  # what verbs load when they run
         importlib.import_module(name)

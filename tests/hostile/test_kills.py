@@ -148,7 +148,6 @@ class Bench:
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
-            "MPLCONFIGDIR": str(folder / "matplotlib"),
         }
         words = [sys.executable, str(LAUNCHER), str(folder / "logs")]
         self.process = subprocess.Popen(

@@ -437,12 +437,12 @@ def test_training_log_of_a_registered_checkpoint_is_drawn(tmp_path: Path, bench_
         name,
         "step,loss\n" + "".join(f"{step},{1 / step}\n" for step in range(10, 5000, 10)),
     )
-    page = build_report_page(tmp_path / "runs")
-    assert page.final_losses == (("my-harope", "4,990", "0.0002"),)
-    assert page.loss_svg is not None
-    assert "my-harope" in page.loss_svg
+    (chart,) = build_report_page(tmp_path / "runs").charts
+    assert chart.table.rows == (("my-harope", "4,990", "0.0002"),)
+    assert chart.anchor == "chart-training"
+    assert "my-harope" in chart.svg
     register(bench_home, name.model_copy(update={"sha256": "cd" * 32}), "step,loss\n10,1.0\n")
-    assert build_report_page(tmp_path / "runs").loss_svg is None  # weights of another training
+    assert build_report_page(tmp_path / "runs").charts == ()  # weights of another training
 
 
 def test_a_broken_training_log_is_named(tmp_path: Path, bench_home: Path) -> None:
