@@ -231,11 +231,27 @@ def reproduce_lines(summary: ReproduceSummary) -> list[str]:
     metavar="FILE",
     help="The .html file to write. Default: report.html in FOLDER.",
 )
+@cloup.option(
+    "--assets",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help=(
+        "Write the shown images in full size to this folder, which must be new or empty, and link"
+        " them from the report. Default: the report has reduced images only."
+    ),
+)
+@cloup.option(
+    "--no-images",
+    is_flag=True,
+    help="Show no images, only the score and the reason of each image.",
+)
 @entry_options
 def report(
     folder: Path | None,
     runs: Path | None,
     out: Path | None,
+    assets: Path | None,
+    no_images: bool,
     add: tuple[str, ...],
     row: tuple[str, ...],
 ) -> None:
@@ -247,14 +263,19 @@ def report(
     \b
     harope-bench report runs/table2
     harope-bench report runs/table2 -o report.html --add my-pe="MyPE (ours)"
+    harope-bench report runs/geneval -o report.html --assets report-images
     """
     from harope_bench.leaderboards.entries import parse_entries
+    from harope_bench.reports.gallery import GalleryOptions
     from harope_bench.reports.report_page import write_report
 
+    if assets is not None and no_images:
+        raise click.UsageError("--assets writes images; leave --no-images out")
     if (folder is None) == (runs is None):
         raise click.UsageError("give one FOLDER that contains run folders")
     runs_folder = folder or runs
     assert runs_folder is not None
     path = out or runs_folder / "report.html"
-    write_report(runs_folder, path, parse_entries(add, row, runs_folder))
+    gallery_options = GalleryOptions(not no_images, assets, page_folder=path.parent)
+    write_report(runs_folder, path, parse_entries(add, row, runs_folder), gallery_options)
     echo(path)

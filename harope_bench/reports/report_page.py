@@ -33,8 +33,9 @@ from harope_bench.leaderboards.match_runs import (
     undecided_cells,
 )
 from harope_bench.leaderboards.table_spec import DASH, Column, EntryRow, Row, Table, load_tables
-from harope_bench.reports import charts_svg, gallery, page_figures
+from harope_bench.reports import charts_svg, page_figures
 from harope_bench.reports.chart_files import chart_csv, read_figures
+from harope_bench.reports.gallery import Gallery, GalleryOptions, build_gallery
 from harope_bench.reports.run_card import (
     ReportCheck,
     RunCard,
@@ -170,8 +171,7 @@ class ReportPage:
     unmatched_runs_note: str | None
     measurements_outside_tables: tuple[MeasurementRow, ...]
     measurements: tuple[MeasurementRow, ...]
-    panels: tuple[gallery.SamplePanel, ...]
-    n_excluded_runs: int
+    gallery: Gallery
     figures: tuple[PageFigure, ...]
     loss_svg: str | None
     final_losses: tuple[tuple[str, str, str], ...]
@@ -179,11 +179,17 @@ class ReportPage:
     checks: tuple[ReportCheck, ...]
 
 
-def write_report(runs: Path, out: Path, entries: Entries = NO_ENTRIES) -> Path:
+def write_report(
+    runs: Path,
+    out: Path,
+    entries: Entries = NO_ENTRIES,
+    gallery_options: GalleryOptions | None = None,
+) -> Path:
     """Write the report of all runs under a folder and return its path.
 
     Args:
         entries: rows that the user adds to the tables.
+        gallery_options: how images are shown, and where full-size ones are written.
 
     Raises:
         StorageError: the folder has no run, a file of a run is invalid (the message names it), or
@@ -191,13 +197,15 @@ def write_report(runs: Path, out: Path, entries: Entries = NO_ENTRIES) -> Path:
         UnknownNameError, OptionError: an entry fits no run or no table.
     """
     check_overwrite(out, PAGE_MARKER, "report")
-    page = build_report_page(runs, entries)
+    page = build_report_page(runs, entries, gallery_options)
     template = template_environment().get_template("report.html")
     write_text(out, template.render(page=page, page_marker=PAGE_MARKER))
     return out
 
 
-def build_report_page(runs: Path, entries: Entries = NO_ENTRIES) -> ReportPage:
+def build_report_page(
+    runs: Path, entries: Entries = NO_ENTRIES, gallery_options: GalleryOptions | None = None
+) -> ReportPage:
     """Return the data of the page. Errors are those of write_report."""
     reported_runs = read_runs(runs)
     if not reported_runs:
@@ -238,8 +246,7 @@ def build_report_page(runs: Path, entries: Entries = NO_ENTRIES) -> ReportPage:
         unmatched_runs_note=unmatched_runs_note(tables, results, entries) if tables else None,
         measurements_outside_tables=tuple(measurements_outside_tables),
         measurements=tuple(measurements),
-        panels=tuple(gallery.build_panels(reported_runs)),
-        n_excluded_runs=gallery.count_excluded_runs(reported_runs),
+        gallery=build_gallery(reported_runs, gallery_options),
         figures=tuple(_page_figures(runs)),
         loss_svg=page_figures.loss_svg("losses", curves) if curves else None,
         final_losses=tuple(
