@@ -35,7 +35,10 @@ from harope_bench.reports.gallery_images import (
     open_run_images,
 )
 from harope_bench.reports.gallery_scores import (
+    PARTLY,
+    RIGHT,
     UNSCORED,
+    WRONG,
     DrawnBox,
     ScoredImage,
     TaskOutcome,
@@ -53,7 +56,7 @@ SHOT_BYTES = 700  # of the markup of one image of an entry
 BOX_BYTES = 220  # of the markup of one detection
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ASSETS_MARKER = ".harope-bench-gallery"  # in a folder whose images a later report may replace
-VERDICT_GLYPHS = {"right": "✓", "wrong": "✗", "partly right": "◐", UNSCORED: "?"}
+VERDICT_GLYPHS = {RIGHT: "✓", WRONG: "✗", PARTLY: "◐", UNSCORED: "?"}
 
 
 @dataclass(frozen=True)
@@ -353,7 +356,7 @@ def _plan_members(
     note = ""
     if len(members) > len(shown):
         note = f"{len(members) - len(shown)} more runs of this suite are not shown here."
-    title = f"{suite}, {name}" if name else suite
+    title = suite if name in ("", suite) else f"{suite}, {name}"
     plan = _plan_group(title, shown, note, has_images)
     return [plan] if plan.has_scores or has_images else []
 
@@ -608,10 +611,10 @@ def _build_shot(
     if loaded is not None:
         loaded_image = loaded.images[position]
         nearest = _nearest_shot(loaded.nearest[position])
-        if isinstance(loaded_image, str):
-            missing_reason = loaded_image
-        else:
+        if not isinstance(loaded_image, str):
             image = loaded_image
+        elif plan.runs[position].images.indices:  # otherwise the run's note says it once
+            missing_reason = loaded_image
     if detections is None:
         detections = score.detections if score is not None else ()
     verdict = (score.verdict if score is not None else UNSCORED) if plan.has_scores else ""
@@ -625,12 +628,19 @@ def _build_shot(
         image_size=(1, 1) if image is None else image.size,
         verdict=verdict,
         verdict_glyph=VERDICT_GLYPHS.get(verdict, ""),
-        score_text=score.score_text if score is not None else "",
+        score_text=_score_note(score),
         reason=score.reason if score is not None else "",
         boxes=tuple(_shot_box(k, box) for k, box in enumerate(detections, 1)),
         answers=score.answers if score is not None else (),
         nearest=nearest,
     )
+
+
+def _score_note(score: ScoredImage | None) -> str:
+    """Return the score where the verdict alone does not say it, else an empty text."""
+    if score is None or score.value in (None, 0.0) or score.verdict == RIGHT:
+        return ""
+    return score.score_text
 
 
 def _shot_box(number: int, box: DrawnBox) -> ShotBox:
@@ -688,11 +698,10 @@ def run_caption(run: ReportedRun) -> str:
 
 
 def _outcomes(plan: _GroupPlan) -> tuple[TaskOutcome, ...]:
-    """Return the prompts won and lost by task, if at least two runs have scores."""
+    """Return the prompts won and lost by task, if there are several runs and all have scores."""
     if len(plan.runs) < 2 or not all(run.scores for run in plan.runs):
         return ()
-    outcomes = gallery_scores.count_outcomes([run.scores for run in plan.runs])
-    return outcomes
+    return gallery_scores.count_outcomes([run.scores for run in plan.runs])
 
 
 def _filters(plan: _GroupPlan, entries: Sequence[GalleryEntry]) -> tuple[tuple[str, str], ...]:
@@ -711,8 +720,10 @@ def _filters(plan: _GroupPlan, entries: Sequence[GalleryEntry]) -> tuple[tuple[s
         if entry.marked_letters in counts:
             counts[entry.marked_letters] += 1
     every = "both" if len(letters) == 2 else "all runs"
+    any_filter = (("any", f"any run wrong ({n_marked})"),) if len(letters) > 2 else ()
     return (
         ("", all_title),
+        *any_filter,
         *((letter, f"only {letter} wrong ({counts[letter]})") for letter in letters),
         (letters, f"{every} wrong ({counts[letters]})"),
     )

@@ -47,11 +47,12 @@ ImageOrReason = Image.Image | str  # an image, or why there is none
 
 
 class Thumbnail(NamedTuple):
-    """An embedded image: data URI, and its size on the page in pixels."""
+    """An embedded image: data URI, its size on the page in pixels, whether pixels are squares."""
 
     uri: str
     width: int
     height: int
+    is_pixelated: bool
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ def make_thumbnail(image: Image.Image) -> Thumbnail:
     image.save(buffer, "WEBP", lossless=is_lossless, quality=WEBP_QUALITY, method=4)
     uri = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
     width, height = _display_size(image)
-    return Thumbnail(uri, width, height)
+    return Thumbnail(uri, width, height, is_pixelated=is_lossless)
 
 
 def _fit(image: Image.Image, max_side: int) -> Image.Image:

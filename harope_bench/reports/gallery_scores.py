@@ -291,13 +291,15 @@ def read_detections(
 def _is_detector_folder(folder: Path, result: Result) -> bool:
     """Return whether a folder has intact annotations of a result's detector."""
     names = {record.name for role, record in result.judges.items() if role.startswith("detector")}
+    if not result.judges:  # early results have one judge for all roles
+        names = {result.judge.name}
     if not checksums.is_intact(folder, ANNOTATIONS_FILE):
         return False
     try:
         fields = parse_json(read_if_present(folder / JUDGE_FILE) or b"{}")
     except (BenchError, ValueError):
         return False
-    return isinstance(fields, dict) and fields.get("name") in (names or {result.judge.name})
+    return isinstance(fields, dict) and fields.get("name") in names
 
 
 def _annotation_boxes(value: object, threshold: float) -> tuple[DrawnBox, ...] | None:
