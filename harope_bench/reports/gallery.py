@@ -49,6 +49,7 @@ from harope_bench.reports.runs import ReportedRun
 MAX_PAGE_BYTES = 5_000_000
 RESERVED_BYTES = 1_000_000  # of the page, for everything but the gallery
 MAX_ENTRIES = 60  # of one group, however few bytes they have
+MAX_SHOTS = 160  # images of one group, all entries together
 MAX_UNSORTED_ENTRIES = 40  # of one group without scores or differences
 MAX_RUNS = 8  # of one group, side by side
 ENTRY_BYTES = 400  # of the markup of one entry
@@ -206,6 +207,13 @@ class Gallery:
 
     groups: tuple[GalleryGroup, ...]
     has_images: bool
+
+    @property
+    def has_references(self) -> bool:
+        """Return whether a sample has a nearest reference image."""
+        return any(
+            shot.nearest for group in self.groups for entry in group.entries for shot in entry.shots
+        )
 
     @property
     def anchors_by_run(self) -> dict[str, str]:
@@ -389,7 +397,7 @@ def _plan_group(
         anchor=f"gallery-{_slug(title)}",
         title=title,
         runs=tuple(members),
-        sorted_indices=tuple(sorted_indices[:MAX_ENTRIES]),
+        sorted_indices=tuple(sorted_indices[: min(MAX_ENTRIES, MAX_SHOTS // len(members))]),
         n_requests=len(indices),
         order_text=order_text,
         differences=differences,
@@ -449,7 +457,7 @@ def _build_group(plan: _GroupPlan, options: GalleryOptions, budget: int) -> Gall
     return GalleryGroup(
         anchor=plan.anchor,
         title=plan.title,
-        runs=tuple(_gallery_run(k, run) for k, run in enumerate(plan.runs)),
+        runs=_gallery_runs(plan.runs),
         entries=tuple(entries),
         order_text=plan.order_text,
         n_requests=plan.n_requests,
@@ -664,18 +672,26 @@ def _nearest_shot(nearest: NearestReference | None) -> NearestShot | None:
     thumbnail = make_thumbnail(Image.fromarray(np.ascontiguousarray(nearest.pixels)))
     return NearestShot(
         thumbnail,
-        f"nearest reference image is of class {nearest.label} (root mean square difference"
-        f" {nearest.distance:.0f})",
+        f"nearest reference: class {nearest.label}, RMS difference {nearest.distance:.0f}",
     )
 
 
 # --------------------------------------------------------------------------- runs and summaries
 
 
-def _gallery_run(position: int, run: _RunOfGroup) -> GalleryRun:
-    """Return what the page says of a run of a group."""
-    note = run.images.missing_reason if not run.images.indices else ""
-    return GalleryRun(run.run.id, LETTERS[position], run_title(run.run), run_caption(run.run), note)
+def _gallery_runs(runs: Sequence[_RunOfGroup]) -> tuple[GalleryRun, ...]:
+    """Return what the page says of the runs of a group; equal titles get the runs' folders."""
+    titles = [run_title(run.run) for run in runs]
+    return tuple(
+        GalleryRun(
+            id=run.run.id,
+            letter=letter,
+            title=title if titles.count(title) == 1 else f"{title} ({run.run.id})",
+            caption=run_caption(run.run),
+            note="" if run.images.indices else run.images.missing_reason,
+        )
+        for run, letter, title in zip(runs, LETTERS, titles, strict=False)
+    )
 
 
 def run_title(run: ReportedRun) -> str:
@@ -686,7 +702,7 @@ def run_title(run: ReportedRun) -> str:
 def run_caption(run: ReportedRun) -> str:
     """Return the encoding and the generation settings of a run."""
     if run.plan is None:
-        return f"{run.id}; how the images were generated is not recorded"
+        return "images without a plan: how they were generated is not known"
     settings = run.plan.settings
     scaling = ""
     if settings.pos_scaling not in (None, "none"):

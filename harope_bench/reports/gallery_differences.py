@@ -222,15 +222,21 @@ def find_nearest(
     if not fitting_samples:
         return {}
 
-    # squared distance = |sample|^2 - 2 sample . reference + |reference|^2
+    grey_samples = {
+        i: pixels.mean(axis=2) if is_grey else pixels for i, pixels in fitting_samples.items()
+    }
+    sample_rows = np.stack([np.ravel(pixels) for pixels in grey_samples.values()]).astype(
+        np.float32
+    )  # (S, D)
     rows = references.images.reshape(len(references.images), -1).astype(np.float32)  # (N, D)
+
+    # squared distance - |sample|^2 = |reference|^2 - 2 sample . reference
     reference_norms = (rows**2).sum(axis=1)  # (N,)
+    positions = (reference_norms - 2 * (sample_rows @ rows.T)).argmin(axis=1)  # (S,)
     nearest = {}
-    for index, pixels in fitting_samples.items():
-        values = pixels.mean(axis=2) if is_grey else pixels
-        sample = np.asarray(values, dtype=np.float32).ravel()  # (D,)
-        squared_distances = sample @ sample - 2 * (rows @ sample) + reference_norms
-        position = int(squared_distances.argmin())
+    for index, sample, position in zip(
+        fitting_samples, sample_rows, positions.tolist(), strict=True
+    ):
         # computed again, because the expanded form loses digits of small distances
         distance = float(np.sqrt(np.mean((rows[position] - sample) ** 2)))
         image = references.images[position]

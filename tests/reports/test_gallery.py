@@ -27,6 +27,7 @@ from harope_bench.core.storage import write_text
 from harope_bench.reports.gallery import (
     MAX_ENTRIES,
     MAX_RUNS,
+    MAX_SHOTS,
     MAX_UNSORTED_ENTRIES,
     RESERVED_BYTES,
     Gallery,
@@ -296,7 +297,7 @@ def test_an_odd_digit_has_its_nearest_reference_image(tmp_path: Path) -> None:
     (group,) = gallery_of(tmp_path).groups
     assert {entry.index for entry in group.entries if entry.marked_letters} == {3}
     nearest = group.entries[3].shots[0].nearest
-    assert nearest is not None and "of class 5 (root mean square difference 0)" in nearest.text
+    assert nearest is not None and nearest.text == "nearest reference: class 5, RMS difference 0"
     assert ("any", "nearest to another class (1)") in group.filters
 
 
@@ -334,8 +335,9 @@ def test_prompts_that_differ_are_both_shown(tmp_path: Path) -> None:
 
 def test_runs_beyond_the_widest_row_are_counted(tmp_path: Path) -> None:
     for number in range(MAX_RUNS + 2):
-        write_run(tmp_path / f"run{number:02d}", 2)
+        write_run(tmp_path / f"run{number:02d}", 25)
     (group,) = gallery_of(tmp_path).groups
+    assert len(group.entries) == MAX_SHOTS // MAX_RUNS < 25
     assert len(group.runs) == MAX_RUNS and "2 more runs" in group.note
 
 
