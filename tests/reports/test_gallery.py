@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def paint(folder: Path, index: int, level: int) -> None:
 
 
 def write_scores(
-    folder: Path, values: list[float | None], evaluator: str = "geneval", **fields: Any
+    folder: Path, values: Sequence[float | None], evaluator: str = "geneval", **fields: Any
 ) -> None:
     """A result with the score of each image; two prompts share a task."""
     rows: list[dict[str, Any]] = []
