@@ -266,7 +266,7 @@ def report(
     harope-bench report runs/geneval -o report.html --assets report-images
     """
     from harope_bench.leaderboards.entries import parse_entries
-    from harope_bench.reports.gallery import GalleryOptions
+    from harope_bench.reports.gallery_records import GalleryOptions
     from harope_bench.reports.report_page import write_report
 
     if assets is not None and no_images:

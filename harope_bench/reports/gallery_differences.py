@@ -74,13 +74,13 @@ def _feature_differences(runs: Sequence[RunImages], indices: Sequence[int]) -> D
         if len(features) < len(runs) or len({rows.shape[1:] for rows in features}) != 1:
             continue
         positions = [{index: k for k, index in enumerate(run.image_indices)} for run in runs]
-        compared = [i for i in indices if all(i in position for position in positions)]
+        compared_indices = [i for i in indices if all(i in position for position in positions)]
         vectors = [
-            rows[[position[i] for i in compared]].astype(np.float64)
+            rows[[position[i] for i in compared_indices]].astype(np.float64)
             for rows, position in zip(features, positions, strict=True)
         ]  # (N, D) each
         text = f"distance between the stored features of {name}"
-        return Differences(_largest_differences(compared, vectors, _euclidean), text)
+        return Differences(_largest_differences(compared_indices, vectors, _euclidean), text)
     return None
 
 
@@ -116,21 +116,22 @@ def _feature_rows(run: RunImages, name: str) -> np.ndarray | None:
 
 def _pixel_differences(runs: Sequence[RunImages], indices: Sequence[int]) -> Differences:
     """Return the differences between pixels of at most MAX_COMPARED_SAMPLES samples."""
-    compared = evenly_spaced_indices(indices, MAX_COMPARED_SAMPLES)
-    pixels_by_run = [_load_pixels(run, compared) for run in runs]
+    compared_indices = evenly_spaced_indices(indices, MAX_COMPARED_SAMPLES)
+    pixels_by_run = [_load_pixels(run, compared_indices) for run in runs]
     shapes = {pixels.shape for run in pixels_by_run for pixels in run.values()}
     text = PIXELS_TEXT
-    if len(compared) < len(indices):
-        text += f" of {len(compared):,} evenly spaced samples of {len(indices):,}"
+    if len(compared_indices) < len(indices):
+        text += f" of {len(compared_indices):,} evenly spaced samples of {len(indices):,}"
     if len(shapes) != 1:  # of several sizes, or no image at all
         return Differences({}, "")
-    complete = [i for i in compared if all(i in run for run in pixels_by_run)]
+    complete_indices = [i for i in compared_indices if all(i in run for run in pixels_by_run)]
+    if not complete_indices:
+        return Differences({}, "")
     vectors = [
-        np.stack([run[i] for i in complete]).reshape(len(complete), -1).astype(np.float32)
+        np.stack([run[i].ravel() for i in complete_indices]).astype(np.float32)
         for run in pixels_by_run
-        if complete
-    ]
-    return Differences(_largest_differences(complete, vectors, _mean_absolute), text)
+    ]  # (N, H * W * 3) each
+    return Differences(_largest_differences(complete_indices, vectors, _mean_absolute), text)
 
 
 def _load_pixels(run: RunImages, indices: Sequence[int]) -> dict[int, np.ndarray]:
@@ -165,8 +166,6 @@ def _largest_differences(
     Args:
         vectors: One array (N, D) for each run, in the order of the indices.
     """
-    if not indices:
-        return {}
     pairs = list(combinations(range(len(vectors)), 2))
     distances = np.stack([distance(vectors[a], vectors[b]) for a, b in pairs])  # (pairs, N)
     distances = np.nan_to_num(distances)

@@ -225,8 +225,8 @@ def _load_external(
     """Yield the images outside a run folder; the rows of an npz in one pass."""
     present_indices = set(samples.indices)
     if samples.files is None:
-        present = [index for index in indices if index in present_indices]
-        for batch in samples.batches(present, 64):
+        row_indices = [index for index in indices if index in present_indices]
+        for batch in samples.batches(row_indices, 64):
             for index, pixels in zip(batch.indices, batch.images, strict=True):
                 yield index, Image.fromarray(pixels)
         return

@@ -51,7 +51,7 @@ class DrawnBox(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """What an evaluator says of one image.
+    """The score of one image with its reason and what supports it.
 
     Attributes:
         value: Score from 0 (worst possible) to 1 (best possible); None without a score.

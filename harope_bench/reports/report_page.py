@@ -35,7 +35,8 @@ from harope_bench.leaderboards.match_runs import (
 from harope_bench.leaderboards.table_spec import DASH, Column, EntryRow, Row, Table, load_tables
 from harope_bench.reports import charts_svg, page_figures
 from harope_bench.reports.chart_files import chart_csv, read_figures
-from harope_bench.reports.gallery import Gallery, GalleryOptions, build_gallery
+from harope_bench.reports.gallery import build_gallery
+from harope_bench.reports.gallery_records import Gallery, GalleryOptions
 from harope_bench.reports.run_card import (
     ReportCheck,
     RunCard,

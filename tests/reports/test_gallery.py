@@ -25,23 +25,21 @@ from harope_bench.core.errors import StorageError
 from harope_bench.core.json_lines import append_line
 from harope_bench.core.schema import SampleRecord
 from harope_bench.core.storage import write_text
-from harope_bench.reports.gallery import (
-    MAX_ENTRIES,
-    MAX_RUNS,
-    MAX_SHOTS,
-    MAX_UNSORTED_ENTRIES,
-    RESERVED_BYTES,
-    Gallery,
-    GalleryOptions,
-    build_gallery,
-)
+from harope_bench.reports.gallery import build_gallery
 from harope_bench.reports.gallery_differences import (
     PIXELS_TEXT,
     evenly_spaced_indices,
     find_nearest,
     load_reference_images,
 )
+from harope_bench.reports.gallery_groups import (
+    MAX_ENTRIES,
+    MAX_IMAGES,
+    MAX_RUNS,
+    MAX_UNSORTED_ENTRIES,
+)
 from harope_bench.reports.gallery_images import Thumbnail, make_thumbnail
+from harope_bench.reports.gallery_records import RESERVED_BYTES, Gallery, GalleryOptions
 from harope_bench.reports.report_page import write_report
 from harope_bench.reports.runs import read_runs
 
@@ -142,12 +140,12 @@ def test_disagreements_come_first_then_what_both_have_wrong(two_runs: Path) -> N
 
 def test_an_entry_says_verdict_reason_prompt_and_seed(two_runs: Path) -> None:
     (group,) = gallery_of(two_runs).groups
-    first = group.entries[0]
-    assert (first.prompt, first.details) == ("1 things", "counting, image 0 of prompt 1, seed 0")
-    assert [shot.verdict for shot in first.shots] == ["wrong", "right"]
-    assert first.shots[0].reason == "expected 3 benches, found 2"
-    assert [shot.verdict for shot in group.entries[-1].shots] == ["no score"] * 2
-    assert {middle_colour(shot.thumbnail) for shot in first.shots} == {(4, 4, 4)}
+    entry = group.entries[0]
+    assert (entry.prompt, entry.details) == ("1 things", "counting, image 0 of prompt 1, seed 0")
+    assert [image.verdict for image in entry.images] == ["wrong", "right"]
+    assert entry.images[0].reason == "expected 3 benches, found 2"
+    assert [image.verdict for image in group.entries[-1].images] == ["no score"] * 2
+    assert {middle_colour(image.thumbnail) for image in entry.images} == {(4, 4, 4)}
 
 
 def test_filters_count_the_entries_that_they_show(two_runs: Path) -> None:
@@ -195,7 +193,7 @@ def test_detections_are_drawn_and_written_as_text(two_runs: Path) -> None:
     }
     write_scores(two_runs / "a", [0.0] * 8, evidence=evidence)
     (group,) = gallery_of(two_runs).groups
-    boxes = group.entries[0].shots[0].boxes
+    boxes = group.entries[0].images[0].boxes
     assert [(b.x, b.y, b.width, b.height, b.text) for b in boxes] == [
         (1, 2, 4, 4, "red bench 0.90 at (1, 2, 5, 6)")
     ]
@@ -215,7 +213,7 @@ def test_stored_detections_below_the_threshold_are_marked(two_runs: Path) -> Non
     line = {"key": "k", "index": 1, "annotation": {"size": [8, 8], "detections": detections}}
     (folder / "annotations.jsonl").write_text(json.dumps(line) + "\n")
     (group,) = gallery_of(two_runs).groups
-    boxes = group.entries[0].shots[0].boxes
+    boxes = group.entries[0].images[0].boxes
     assert [(box.is_counted, box.number) for box in boxes] == [(True, 1), (False, 2)]
     assert boxes[1].text.endswith("below the threshold")
 
@@ -240,7 +238,7 @@ def test_a_percentage_is_partly_right(tmp_path: Path) -> None:
         run = write_run(tmp_path / name, 4)
         write_scores(run, [0.0] * 4, "dpg-bench", scores={"dpg": score}, task="dpg")
     (group,) = gallery_of(tmp_path).groups
-    assert [(s.verdict, s.score_text) for s in group.entries[0].shots] == [
+    assert [(s.verdict, s.score_text) for s in group.entries[0].images] == [
         ("partly right", "75"),
         ("right", ""),
     ]
@@ -293,11 +291,11 @@ def test_an_odd_digit_has_its_nearest_reference_image(tmp_path: Path) -> None:
     five = references.images[references.labels.tolist().index(5)]
     run = write_run(tmp_path / "a", 10, "digits", "", resolution=28)
     for index in range(10):
-        own = references.images[references.labels.tolist().index(index)]
-        Image.fromarray(five if index == 3 else own).save(run / image_name(index))
+        own_class_image = references.images[references.labels.tolist().index(index)]
+        Image.fromarray(five if index == 3 else own_class_image).save(run / image_name(index))
     (group,) = gallery_of(tmp_path).groups
     assert {entry.index for entry in group.entries if entry.marked_letters} == {3}
-    nearest = group.entries[3].shots[0].nearest
+    nearest = group.entries[3].images[0].nearest
     assert nearest is not None and nearest.text == "nearest reference: class 5, RMS difference 0"
     assert ("any", "nearest to another class (1)") in group.filters
 
@@ -322,7 +320,7 @@ def test_other_suites_sizes_and_runs_without_common_samples_are_apart(tmp_path: 
     )
     groups = gallery_of(tmp_path).groups
     assert [[run.id for run in group.runs] for group in groups] == [["a"], ["b"], ["c"], ["d"]]
-    assert groups[-1].entries[0].shots[0].missing_reason == "out of memory"
+    assert groups[-1].entries[0].images[0].missing_reason == "out of memory"
     anchors = [group.anchor for group in groups]
     assert anchors[2:] == ["gallery-digits-8-px", "gallery-digits-8-px-2"]
 
@@ -338,7 +336,7 @@ def test_runs_beyond_the_widest_row_are_counted(tmp_path: Path) -> None:
     for number in range(MAX_RUNS + 2):
         write_run(tmp_path / f"run{number:02d}", 25)
     (group,) = gallery_of(tmp_path).groups
-    assert len(group.entries) == MAX_SHOTS // MAX_RUNS < 25
+    assert len(group.entries) == MAX_IMAGES // MAX_RUNS < 25
     assert len(group.runs) == MAX_RUNS and "2 more runs" in group.note
 
 
@@ -346,7 +344,7 @@ def test_runs_beyond_the_widest_row_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def imported(tmp_path: Path, bench_home: Path) -> Path:
+def imported_runs(tmp_path: Path, bench_home: Path) -> Path:
     """Two imported finished GenEval runs, with images in the official layout beside the file."""
     write_prompt_metadata(bench_home)
     for name, seed in (("a", 0), ("b", 3)):
@@ -362,23 +360,23 @@ def imported(tmp_path: Path, bench_home: Path) -> Path:
     return tmp_path
 
 
-def test_imported_runs_have_a_gallery_with_images_and_boxes(imported: Path) -> None:
-    (group,) = gallery_of(imported / "runs").groups
+def test_imported_runs_have_a_gallery_with_images_and_boxes(imported_runs: Path) -> None:
+    (group,) = gallery_of(imported_runs / "runs").groups
     assert len(group.entries) == 4 * len(prompt_metadata()) and len(group.outcomes) == 7
-    shots = [shot for entry in group.entries for shot in entry.shots]
-    assert all(shot.thumbnail and shot.image_size == (512, 384) for shot in shots)
-    assert max(shots[0].thumbnail[1:3]) < 512  # type: ignore[index]
-    assert any(shot.boxes for shot in shots)
+    gallery_images = [image for entry in group.entries for image in entry.images]
+    assert all(image.thumbnail and image.image_size == (512, 384) for image in gallery_images)
+    assert max(gallery_images[0].thumbnail[1:3]) < 512  # type: ignore[index]
+    assert any(image.boxes for image in gallery_images)
 
 
-def test_names_in_an_official_file_choose_no_path(imported: Path) -> None:
+def test_names_in_an_official_file_choose_no_path(imported_runs: Path) -> None:
     """A file that was changed after the import, and whose rows name other files, shows nothing."""
-    path = imported / "source/a/results.jsonl"
+    path = imported_runs / "source/a/results.jsonl"
     path.write_text(path.read_text().replace("out/00000/samples", "../../../../etc"))
-    (group,) = gallery_of(imported / "runs").groups
+    (group,) = gallery_of(imported_runs / "runs").groups
     assert group.runs[0].note == "the results file is not the one that was imported"
-    assert all(entry.shots[0].thumbnail is None for entry in group.entries)
-    assert all(entry.shots[1].thumbnail is not None for entry in group.entries)
+    assert all(entry.images[0].thumbnail is None for entry in group.entries)
+    assert all(entry.images[1].thumbnail is not None for entry in group.entries)
 
 
 def test_a_result_that_points_elsewhere_shows_no_image_from_there(
@@ -403,7 +401,7 @@ def test_a_record_leads_out_of_no_folder(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     append_line(run / "samples.jsonl", json.dumps({"index": 1, "file": "../../secret.png"}))
     (group,) = gallery_of(tmp_path / "runs").groups
-    assert [entry.shots[0].missing_reason for entry in group.entries] == [
+    assert [entry.images[0].missing_reason for entry in group.entries] == [
         "",
         "no file inside the run",
     ]
@@ -421,12 +419,12 @@ def test_the_page_keeps_its_size_and_the_worst_stay(tmp_path: Path) -> None:
             noise = rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)
             Image.fromarray(noise).save(run / image_name(index))
     (group,) = gallery_of(tmp_path).groups
-    assert sum(s.n_bytes for e in group.entries for s in e.shots) < 4_000_000
+    assert sum(s.n_bytes for e in group.entries for s in e.images) < 4_000_000
     assert [entry.index for entry in group.entries][:2] == [40, 41]
     assert 0 < len(group.entries) <= MAX_ENTRIES
     assert group.n_requests == 80
-    (small,) = gallery_of(tmp_path, max_bytes=RESERVED_BYTES + 500_000).groups
-    assert 0 < len(small.entries) < len(group.entries)
+    (small_group,) = gallery_of(tmp_path, max_bytes=RESERVED_BYTES + 500_000).groups
+    assert 0 < len(small_group.entries) < len(group.entries)
     assert write_report(tmp_path, tmp_path / "r.html").stat().st_size < 5_000_000
 
 
@@ -438,8 +436,10 @@ def test_without_images_the_verdicts_stay(two_runs: Path) -> None:
     page = page_path.read_text()
     assert "<img" not in page and "expected 3 benches, found 2" in page
     assert page_path.stat().st_size < 300_000
-    refused = CliRunner().invoke(main, [*arguments, "--no-images", "--assets", str(two_runs / "i")])
-    assert refused.exit_code == 2 and not (two_runs / "i").exists()
+    command_with_both = CliRunner().invoke(
+        main, [*arguments, "--no-images", "--assets", str(two_runs / "i")]
+    )
+    assert command_with_both.exit_code == 2 and not (two_runs / "i").exists()
 
 
 def test_full_size_images_are_beside_the_page_and_linked(two_runs: Path) -> None:
@@ -523,8 +523,10 @@ def test_a_thumbnail_is_webp_and_keeps_small_images_exactly() -> None:
     with Image.open(io.BytesIO(data)) as image:
         assert np.array_equal(np.asarray(image.convert("RGB")), noise)
     assert (thumbnail.width, thumbnail.height) == (168, 168)
-    large = make_thumbnail(Image.new("RGB", (2048, 1024)))
-    assert (large.width, large.height) == (176, 88) and len(large.uri) < 2000
+    large_thumbnail = make_thumbnail(Image.new("RGB", (2048, 1024)))
+    assert (large_thumbnail.width, large_thumbnail.height) == (176, 88) and len(
+        large_thumbnail.uri
+    ) < 2000
 
 
 @pytest.mark.parametrize("count", [2, 7, 20])

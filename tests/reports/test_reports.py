@@ -208,7 +208,7 @@ def test_run_card_states_every_fact_of_the_plan(micro: Path, page: str) -> None:
 def test_samples_of_all_rows_are_side_by_side_in_the_order_of_the_table(micro: Path) -> None:
     group = build_report_page(micro).gallery.groups[0]
     assert [run.title for run in group.runs] == [f"digits-{e}" for e in fake.ENCODINGS]
-    assert all(shot.thumbnail for entry in group.entries for shot in entry.shots)
+    assert all(image.thumbnail for entry in group.entries for image in entry.images)
 
 
 def test_missing_and_broken_images_are_said_not_hidden(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_missing_and_broken_images_are_said_not_hidden(tmp_path: Path) -> None:
         json.dumps({"index": 4, "status": "failed", "reason": "out of memory"}),
     )
     (group,) = build_report_page(tmp_path).gallery.groups
-    assert [entry.shots[0].missing_reason for entry in group.entries] == [
+    assert [entry.images[0].missing_reason for entry in group.entries] == [
         "",
         "file missing",
         "not a readable image",
