@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from harope_bench.reports import gallery_scores
 from harope_bench.reports.gallery_entries import (
     LETTERS,
+    EntryImages,
     build_entry,
     check_assets_folder,
     detections_of_run,
-    load_entry_images,
+    iterate_entry_images,
     write_assets,
 )
 from harope_bench.reports.gallery_groups import GroupPlan, RunOfGroup, plan_groups
@@ -43,17 +44,16 @@ def build_gallery(runs: Sequence[ReportedRun], options: GalleryOptions | None = 
 
 def _build_group(plan: GroupPlan, options: GalleryOptions, budget: int) -> GalleryGroup:
     """Return a group with as many entries as its budget in bytes allows."""
-    entry_images = load_entry_images(plan) if options.has_images else {}
     detections = [detections_of_run(run, plan.sorted_indices) for run in plan.runs]
     entries: list[GalleryEntry] = []
-    for index in plan.sorted_indices:
-        entry = build_entry(plan, index, entry_images.get(index), detections, options)
+    for index, entry_images in _iterate_entries(plan, options.has_images):
+        entry = build_entry(plan, index, entry_images, detections, options)
         budget -= entry.n_bytes
         if budget < 0:
             break
         entries.append(entry)
-        if options.assets is not None and index in entry_images:
-            write_assets(options.assets, entry, entry_images[index].images)
+        if options.assets is not None and entry_images is not None:
+            write_assets(options.assets, entry, entry_images.images)
     return GalleryGroup(
         anchor=plan.anchor,
         title=plan.title,
@@ -68,6 +68,13 @@ def _build_group(plan: GroupPlan, options: GalleryOptions, budget: int) -> Galle
         has_boxes=any(image.boxes for entry in entries for image in entry.images),
         note=plan.note,
     )
+
+
+def _iterate_entries(plan: GroupPlan, has_images: bool) -> Iterable[tuple[int, EntryImages | None]]:
+    """Return the indices of the entries in order, with their images unless these are left out."""
+    if has_images:
+        return iterate_entry_images(plan)
+    return ((index, None) for index in plan.sorted_indices)
 
 
 def _gallery_runs(runs: Sequence[RunOfGroup]) -> tuple[GalleryRun, ...]:

@@ -19,7 +19,8 @@ from harope_bench.suites.base import LabelSuite, load_suite
 
 JUDGE_FILE = "judge.json"  # pipeline/extract_features.py writes it beside the features
 FEATURES_ARRAY = "features"
-MAX_COMPARED_SAMPLES = 500  # whose pixels are compared; features are compared for all samples
+MAX_COMPARED_SAMPLES = 500  # whose pixels are compared
+MAX_COMPARED_FEATURES = 5_000  # samples whose features are compared
 MAX_COMPARED_SIDE = 64  # pixels
 PIXELS_TEXT = "mean absolute pixel difference (0 to 255)"
 
@@ -74,12 +75,14 @@ def _feature_differences(runs: Sequence[RunImages], indices: Sequence[int]) -> D
         if len(features) < len(runs) or len({rows.shape[1:] for rows in features}) != 1:
             continue
         positions = [{index: k for k, index in enumerate(run.image_indices)} for run in runs]
-        compared_indices = [i for i in indices if all(i in position for position in positions)]
+        shared_indices = [i for i in indices if all(i in position for position in positions)]
+        compared_indices = evenly_spaced_indices(shared_indices, MAX_COMPARED_FEATURES)
         vectors = [
-            rows[[position[i] for i in compared_indices]].astype(np.float64)
+            rows[[position[i] for i in compared_indices]].astype(np.float32)
             for rows, position in zip(features, positions, strict=True)
         ]  # (N, D) each
         text = f"distance between the stored features of {name}"
+        text += _subset_text(compared_indices, shared_indices)
         return Differences(_largest_differences(compared_indices, vectors, _euclidean), text)
     return None
 
@@ -119,9 +122,7 @@ def _pixel_differences(runs: Sequence[RunImages], indices: Sequence[int]) -> Dif
     compared_indices = evenly_spaced_indices(indices, MAX_COMPARED_SAMPLES)
     pixels_by_run = [_load_pixels(run, compared_indices) for run in runs]
     shapes = {pixels.shape for run in pixels_by_run for pixels in run.values()}
-    text = PIXELS_TEXT
-    if len(compared_indices) < len(indices):
-        text += f" of {len(compared_indices):,} evenly spaced samples of {len(indices):,}"
+    text = PIXELS_TEXT + _subset_text(compared_indices, indices)
     if len(shapes) != 1:  # of several sizes, or no image at all
         return Differences({}, "")
     complete_indices = [i for i in compared_indices if all(i in run for run in pixels_by_run)]
@@ -132,6 +133,13 @@ def _pixel_differences(runs: Sequence[RunImages], indices: Sequence[int]) -> Dif
         for run in pixels_by_run
     ]  # (N, H * W * 3) each
     return Differences(_largest_differences(complete_indices, vectors, _mean_absolute), text)
+
+
+def _subset_text(compared_indices: Sequence[int], indices: Sequence[int]) -> str:
+    """Return how many samples were compared in words; empty if all were."""
+    if len(compared_indices) == len(indices):
+        return ""
+    return f", among {len(compared_indices):,} evenly spaced samples"
 
 
 def _load_pixels(run: RunImages, indices: Sequence[int]) -> dict[int, np.ndarray]:

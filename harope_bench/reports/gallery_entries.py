@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -45,33 +45,32 @@ class EntryImages(NamedTuple):
     nearest: tuple[NearestReference | None, ...]
 
 
-def load_entry_images(plan: GroupPlan) -> dict[int, EntryImages]:
-    """Return the images of all entries by index, with the references nearest to odd samples."""
-    images_by_run = [dict(run.images.load(plan.sorted_indices)) for run in plan.runs]
-    nearest_by_run = [
-        _nearest_to_odd(plan, run, images_by_run[k]) for k, run in enumerate(plan.runs)
-    ]
-    return {
-        index: EntryImages(
-            tuple(images.get(index, "no such sample in this run") for images in images_by_run),
-            tuple(nearest.get(index) for nearest in nearest_by_run),
-        )
-        for index in plan.sorted_indices
-    }
+def iterate_entry_images(plan: GroupPlan) -> Iterator[tuple[int, EntryImages]]:
+    """Yield the images of each entry, with the references nearest to odd samples.
+
+    The images of one entry are in memory at a time, because they can be large.
+    """
+    readers = [run.images.open_reader(plan.sorted_indices) for run in plan.runs]
+    for index in plan.sorted_indices:
+        images = tuple(read_image(index) for read_image in readers)
+        yield index, EntryImages(images, _nearest_to_odd(plan, index, images))
 
 
 def _nearest_to_odd(
-    plan: GroupPlan, run: RunOfGroup, images: Mapping[int, ImageOrReason]
-) -> dict[int, NearestReference]:
+    plan: GroupPlan, index: int, images: Sequence[ImageOrReason]
+) -> tuple[NearestReference | None, ...]:
     """Return the nearest reference image of each sample that is nearest to another class."""
     if plan.references is None:
-        return {}
-    samples = {i: np.asarray(image) for i, image in images.items() if not isinstance(image, str)}
-    return {
-        index: nearest
-        for index, nearest in find_nearest(samples, plan.references).items()
-        if _label(run, index) not in (None, nearest.label)
+        return (None,) * len(images)
+    pixels_by_run = {
+        k: np.asarray(image) for k, image in enumerate(images) if not isinstance(image, str)
     }
+    nearest = find_nearest(pixels_by_run, plan.references)
+    labels = [_label(run, index) for run in plan.runs]
+    return tuple(
+        nearest[k] if k in nearest and label not in (None, nearest[k].label) else None
+        for k, label in enumerate(labels)
+    )
 
 
 def _label(run: RunOfGroup, index: int) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +41,7 @@ MAX_LOSSLESS_SIDE = 64  # smaller images are embedded without loss
 WEBP_QUALITY = 78
 MAX_EXTERNAL_IMAGES = 10_000  # outside a run folder; all of them are hashed
 MAX_SEARCHED_FOLDERS = 50  # beside an official results file
+NO_SAMPLE = "no such sample in this run"
 SAMPLES_FOLDER = "samples"  # in the folders of GenEval
 
 ImageOrReason = Image.Image | str  # an image, or why there is none
@@ -93,9 +94,19 @@ class RunImages:
             record = self.records.get(index)
             yield index, self._load_record(record) if record else self._unknown_reason
 
+    def open_reader(self, indices: Sequence[int]) -> Callable[[int], ImageOrReason]:
+        """Return a function that reads the image of one of these indices, or why there is none.
+
+        The rows of an npz are read at once, because they can only be read in order.
+        """
+        if self.external_samples is not None and self.external_samples.files is None:
+            images = dict(self.load(indices))
+            return lambda index: images.get(index, NO_SAMPLE)
+        return lambda index: next(self.load([index]))[1]
+
     @property
     def _unknown_reason(self) -> str:
-        return self.missing_reason or "no such sample in this run"
+        return self.missing_reason or NO_SAMPLE
 
     def _load_record(self, record: SampleRecord) -> ImageOrReason:
         """Return the image of a sample in the run folder, or why there is none."""
@@ -222,7 +233,7 @@ def _parse_number(name: str, end: int) -> int | None:
 def _load_external(
     samples: SampleSet, indices: Sequence[int]
 ) -> Iterator[tuple[int, ImageOrReason]]:
-    """Yield the images outside a run folder; the rows of an npz in one pass."""
+    """Yield the images outside a run folder; the rows of an npz that exist in one pass."""
     present_indices = set(samples.indices)
     if samples.files is None:
         row_indices = [index for index in indices if index in present_indices]
@@ -232,7 +243,7 @@ def _load_external(
         return
     for index in indices:
         if index not in present_indices:
-            yield index, samples.failed.get(index, "no such sample in this run")
+            yield index, samples.failed.get(index, NO_SAMPLE)
             continue
         try:
             yield index, Image.fromarray(samples.image(index))
