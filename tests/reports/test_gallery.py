@@ -25,6 +25,8 @@ from harope_bench.core.errors import StorageError
 from harope_bench.core.json_lines import append_line
 from harope_bench.core.schema import SampleRecord
 from harope_bench.core.storage import write_text
+from harope_bench.data.result_store import sample_set_digest
+from harope_bench.data.sample_set import open_samples
 from harope_bench.reports.gallery import build_gallery
 from harope_bench.reports.gallery_differences import (
     PIXELS_TEXT,
@@ -394,6 +396,30 @@ def test_a_result_that_points_elsewhere_shows_no_image_from_there(
     )
     fake.write_result(tmp_path / "runs/theirs", result)
     assert gallery_of(tmp_path / "runs").groups == ()
+
+
+@pytest.mark.parametrize("is_npz", [False, True])
+def test_evaluated_images_outside_the_run_are_shown(tmp_path: Path, is_npz: bool) -> None:
+    levels = np.arange(0, 120, 40, dtype=np.uint8)
+    pixels = np.broadcast_to(levels[:, None, None, None], (3, 8, 8, 3))
+    source = tmp_path / ("theirs.npz" if is_npz else "theirs")
+    if is_npz:
+        np.savez(source, pixels)
+    else:
+        source.mkdir()
+        for index in range(3):
+            Image.fromarray(np.ascontiguousarray(pixels[index])).save(source / f"{index}.png")
+    result = fake.result(
+        None,
+        [fake.measurement("fid", 3.0)],
+        suite="digits",
+        source={"suite": "digits", "path": f"../../{source.name}"},
+        samples_sha256=sample_set_digest(open_samples(source)),
+    )
+    fake.write_result(tmp_path / "runs/theirs", result)
+    (group,) = gallery_of(tmp_path / "runs").groups
+    colours = [middle_colour(entry.images[0].thumbnail) for entry in group.entries]
+    assert colours == [(0, 0, 0), (40, 40, 40), (80, 80, 80)]
 
 
 def test_a_record_leads_out_of_no_folder(tmp_path: Path) -> None:
