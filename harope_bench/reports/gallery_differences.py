@@ -77,10 +77,11 @@ def _feature_differences(runs: Sequence[RunImages], indices: Sequence[int]) -> D
         positions = [{index: k for k, index in enumerate(run.image_indices)} for run in runs]
         shared_indices = [i for i in indices if all(i in position for position in positions)]
         compared_indices = evenly_spaced_indices(shared_indices, MAX_COMPARED_FEATURES)
-        vectors = [
-            rows[[position[i] for i in compared_indices]].astype(np.float32)
-            for rows, position in zip(features, positions, strict=True)
-        ]  # (N, D) each
+        with np.errstate(over="ignore"):  # a damaged number becomes infinite
+            vectors = [
+                rows[[position[i] for i in compared_indices]].astype(np.float32)
+                for rows, position in zip(features, positions, strict=True)
+            ]  # (N, D) each
         text = f"distance between the stored features of {name}"
         text += _subset_text(compared_indices, shared_indices)
         return Differences(_largest_differences(compared_indices, vectors, _euclidean), text)
@@ -175,8 +176,9 @@ def _largest_differences(
         vectors: One array (N, D) for each run, in the order of the indices.
     """
     pairs = list(combinations(range(len(vectors)), 2))
-    distances = np.stack([distance(vectors[a], vectors[b]) for a, b in pairs])  # (pairs, N)
-    distances = np.nan_to_num(distances)
+    with np.errstate(over="ignore", invalid="ignore"):
+        distances = np.stack([distance(vectors[a], vectors[b]) for a, b in pairs])  # (pairs, N)
+    distances = np.nan_to_num(distances, posinf=0)  # damaged features say nothing
     largest_pairs = distances.argmax(axis=0)  # (N,)
     return {
         index: ImageDifference(float(distances[pair, k]), *pairs[pair])
