@@ -26,6 +26,10 @@ from harope_bench.reports.gallery_records import (
 from harope_bench.reports.gallery_scores import TaskOutcome
 from harope_bench.reports.runs import ReportedRun
 
+MAX_IMAGES = 400  # of the page
+MAX_GROUP_IMAGES = 144  # of one group
+MIN_GROUP_IMAGES = 24  # of one group, however many groups there are
+
 
 def build_gallery(runs: Sequence[ReportedRun], options: GalleryOptions | None = None) -> Gallery:
     """Return the gallery of these runs, and write the full-size images if a folder is given.
@@ -37,9 +41,16 @@ def build_gallery(runs: Sequence[ReportedRun], options: GalleryOptions | None = 
     if options.assets is not None and options.has_images:
         check_assets_folder(options.assets)
     plans = plan_groups(runs, options.has_images)
-    budget = max(0, options.max_bytes - RESERVED_BYTES) // max(1, len(plans))
-    groups = [_build_group(plan, options, budget) for plan in plans]
+    n_groups = max(1, len(plans))
+    budget = max(0, options.max_bytes - RESERVED_BYTES) // n_groups
+    max_images = max(MIN_GROUP_IMAGES, min(MAX_GROUP_IMAGES, MAX_IMAGES // n_groups))
+    groups = [_build_group(_limit_images(plan, max_images), options, budget) for plan in plans]
     return Gallery(tuple(group for group in groups if group.entries), options.has_images)
+
+
+def _limit_images(plan: GroupPlan, max_images: int) -> GroupPlan:
+    """Return a group with the first entries that have at most `max_images` images in all."""
+    return plan._replace(sorted_indices=plan.sorted_indices[: max_images // len(plan.runs)])
 
 
 def _build_group(plan: GroupPlan, options: GalleryOptions, budget: int) -> GalleryGroup:

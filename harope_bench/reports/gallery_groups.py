@@ -20,7 +20,6 @@ from harope_bench.reports.gallery_scores import ScoredImage, read_scores
 from harope_bench.reports.runs import ReportedRun
 
 MAX_ENTRIES = 60  # of one group, however few bytes they have
-MAX_IMAGES = 160  # images of one group, all entries together
 MAX_UNSORTED_ENTRIES = 40  # of one group without scores or differences
 MAX_RUNS = 8  # of one group, side by side
 
@@ -172,7 +171,7 @@ def _plan_group(
         anchor=f"gallery-{_slug(title)}",
         title=title,
         runs=tuple(members),
-        sorted_indices=tuple(sorted_indices[: min(MAX_ENTRIES, MAX_IMAGES // len(members))]),
+        sorted_indices=tuple(sorted_indices[:MAX_ENTRIES]),
         n_requests=len(indices),
         order_text=order_text,
         differences=differences,

@@ -37,8 +37,9 @@ from harope_bench.suites.official_layouts.prompt_folder import (
 
 MAX_THUMBNAIL_SIDE = 256  # pixels of the embedded image
 MAX_DISPLAY_SIDE = 176  # pixels on the page; a click shows more
-MAX_LOSSLESS_SIDE = 64  # smaller images are embedded without loss
-WEBP_QUALITY = 78
+MAX_LOSSLESS_SIDE = 32  # pixels; such images are embedded without loss
+MAX_PIXELATED_SIDE = 64  # pixels; such images are enlarged to visible squares
+WEBP_QUALITY = 80
 MAX_EXTERNAL_IMAGES = 10_000  # outside a run folder; all of them are hashed
 MAX_SEARCHED_FOLDERS = 50  # beside an official results file
 NO_SAMPLE = "no such sample in this run"
@@ -272,7 +273,7 @@ def make_thumbnail(image: Image.Image) -> Thumbnail:
     image.save(buffer, "WEBP", lossless=is_lossless, quality=WEBP_QUALITY, method=4)
     uri = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
     width, height = _display_size(image)
-    return Thumbnail(uri, width, height, is_pixelated=is_lossless)
+    return Thumbnail(uri, width, height, is_pixelated=side <= MAX_PIXELATED_SIDE)
 
 
 def _fit(image: Image.Image, max_side: int) -> Image.Image:

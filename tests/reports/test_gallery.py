@@ -27,7 +27,7 @@ from harope_bench.core.schema import SampleRecord
 from harope_bench.core.storage import write_text
 from harope_bench.data.result_store import sample_set_digest
 from harope_bench.data.sample_set import open_samples
-from harope_bench.reports.gallery import build_gallery
+from harope_bench.reports.gallery import MAX_GROUP_IMAGES, MAX_IMAGES, build_gallery
 from harope_bench.reports.gallery_differences import (
     PIXELS_TEXT,
     evenly_spaced_indices,
@@ -36,7 +36,6 @@ from harope_bench.reports.gallery_differences import (
 )
 from harope_bench.reports.gallery_groups import (
     MAX_ENTRIES,
-    MAX_IMAGES,
     MAX_RUNS,
     MAX_UNSORTED_ENTRIES,
 )
@@ -338,8 +337,16 @@ def test_runs_beyond_the_widest_row_are_counted(tmp_path: Path) -> None:
     for number in range(MAX_RUNS + 2):
         write_run(tmp_path / f"run{number:02d}", 25)
     (group,) = gallery_of(tmp_path).groups
-    assert len(group.entries) == MAX_IMAGES // MAX_RUNS < 25
+    assert len(group.entries) == MAX_GROUP_IMAGES // MAX_RUNS < 25
     assert len(group.runs) == MAX_RUNS and "2 more runs" in group.note
+
+
+def test_many_groups_have_fewer_entries_each(tmp_path: Path) -> None:
+    for side in (8, 16, 24, 32):
+        for name in ("a", "b"):
+            write_run(tmp_path / f"{name}{side}", 60, resolution=side)
+    groups = gallery_of(tmp_path).groups
+    assert {len(group.entries) for group in groups} == {MAX_IMAGES // len(groups) // 2}
 
 
 # -------------------------------------------------------------------------- images outside the run
