@@ -290,6 +290,20 @@ def reproduce_lines(summary: ReproduceSummary) -> list[str]:
         " table that most of the runs fill, or a comparison of the runs if they fill no table."
     ),
 )
+@cloup.option(
+    "--assets",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help=(
+        "Write the shown images in full size to this folder, which must be new or empty, and link"
+        " them from the report. Default: the report has reduced images only."
+    ),
+)
+@cloup.option(
+    "--no-images",
+    is_flag=True,
+    help="Show no images, only the score and the reason of each image.",
+)
 @entry_options
 def report(
     folder: Path | None,
@@ -297,6 +311,8 @@ def report(
     out: Path | None,
     format_: str | None,
     tables: tuple[str, ...],
+    assets: Path | None,
+    no_images: bool,
     add: tuple[str, ...],
     row: tuple[str, ...],
 ) -> None:
@@ -309,20 +325,30 @@ def report(
     \b
     harope-bench report runs/table2 --table 2
     harope-bench report runs/table2 -o report.html --add my-pe="MyPE (ours)"
+    harope-bench report runs/geneval -o report.html --assets report-images
     # For a pull request:
     harope-bench report runs/table2 -o report.md
     """
     from harope_bench.leaderboards.entries import parse_entries
+    from harope_bench.reports.gallery_records import GalleryOptions
     from harope_bench.reports.report_markdown import write_report_markdown
     from harope_bench.reports.report_page import write_report
 
+    if assets is not None and no_images:
+        raise click.UsageError("--assets writes images; leave --no-images out")
     if (folder is None) == (runs is None):
         raise click.UsageError("give one FOLDER that contains run folders")
     runs_folder = folder or runs
     assert runs_folder is not None
     if format_ is None:
         format_ = "md" if out and out.suffix.lower() == ".md" else "html"
+    if format_ == "md" and (assets is not None or no_images):
+        raise click.UsageError("--assets and --no-images do not apply to --format md")
     path = out or runs_folder / f"report.{format_}"
-    write = write_report_markdown if format_ == "md" else write_report
-    write(runs_folder, path, parse_entries(add, row, runs_folder), tables)
+    entries = parse_entries(add, row, runs_folder)
+    if format_ == "md":
+        write_report_markdown(runs_folder, path, entries, tables)
+    else:
+        gallery_options = GalleryOptions(not no_images, assets, page_folder=path.parent)
+        write_report(runs_folder, path, entries, tables=tables, gallery_options=gallery_options)
     echo(path)

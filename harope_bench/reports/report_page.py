@@ -15,7 +15,8 @@ from harope_bench.leaderboards.board import CHECKPOINT_EVIDENCE, build_board
 from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, unmatched_runs_note
 from harope_bench.leaderboards.match_runs import match_measurements
 from harope_bench.reports.chart_files import read_figures
-from harope_bench.reports.gallery import Gallery, GalleryOptions, build_gallery
+from harope_bench.reports.gallery import build_gallery
+from harope_bench.reports.gallery_records import Gallery, GalleryOptions
 from harope_bench.reports.page_charts import (
     PageChart,
     build_charts,
@@ -95,7 +96,7 @@ def write_report(
         entries: rows that the user adds to the tables.
         tables: names of the tables that were asked for, the first one for the first screen. By
             default it is the table that most runs fill, or a comparison of the runs if none fits.
-        gallery_options: which images the page shows.
+        gallery_options: how images are shown, and where full-size ones are written.
 
     Raises:
         StorageError: the folder has no run, a file of a run is invalid (the message names it), or

@@ -118,6 +118,51 @@ def run_files() -> Files:
 
 
 @cache
+def gallery_files() -> Files:
+    """Two runs with scores, detections and features of their images."""
+    detection = {"label": "cat", "score": 0.9, "box": [1, 1, 6, 6]}
+    annotation = {"size": [8, 8], "detections": [detection]}
+    clause = {"expected": {"class": "cat", "count": 1}, "detections": [detection]}
+    rows = [
+        {
+            "index": k,
+            "prompt_index": k,
+            "copy": 0,
+            "task": "one",
+            "prompt": "a cat",
+            "reason": "no",
+            "scores": {"one": 0.5},
+            "evidence": {"threshold": 0.3, "clauses": [clause]},
+        }
+        for k in range(4)
+    ]
+    scored_result = result().model_copy(
+        update={"evaluator": "geneval", "sample_scores_file": "geneval.sample_scores.jsonl"}
+    )
+    run = {
+        **{name: data for name, data in run_files().items() if not name.startswith("results/")},
+        "results/geneval.json": file_of("result", scored_result),
+        "results/geneval.sample_scores.jsonl": as_lines(*rows),
+        "annotations/eye/judge.json": json.dumps({"name": scored_result.judge.name}).encode(),
+        "annotations/eye/annotations.jsonl": as_lines(
+            {"key": "k", "index": 0, "annotation": annotation}
+        ),
+    }
+    return {f"{name}/{file}": data for name in "ab" for file, data in run.items()}
+
+
+@cache
+def feature_gallery_files() -> Files:
+    """Two runs without scores, with features of their images."""
+    run = {
+        **{name: data for name, data in run_files().items() if not name.startswith("results/")},
+        "features/eye/judge.json": b"{}",
+        "features/eye/features.npy": npy(),
+    }
+    return {f"{name}/{file}": data for name in "ab" for file, data in run.items()}
+
+
+@cache
 def baseline() -> bytes:
     from harope_bench.statistics.gate.baseline import Baseline, digest_of
 

@@ -33,7 +33,7 @@ from harope_bench.models.register_checkpoint import register, register_checkpoin
 from harope_bench.pipeline import moments_cache
 from harope_bench.pipeline.annotate import read_judge_record
 from harope_bench.pipeline.extract_features import delete_features, read_record
-from harope_bench.reports.gallery import _caption
+from harope_bench.reports.gallery import run_caption
 from harope_bench.reports.runs import read_runs
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="locks of a kernel")
@@ -69,7 +69,7 @@ def test_a_leaderboard_tells_settings_that_a_network_does_not_have(
     page = (tmp_path / "site/index.html").read_text()
     assert words in page and "None" not in page
     (read,) = read_runs(tmp_path / "runs")
-    assert words in _caption(read)
+    assert words in run_caption(read)
     run("report", "--runs", tmp_path / "runs", "--out", tmp_path / "report.html")
 
 

@@ -50,7 +50,7 @@ def test_report_is_one_offline_page(page: str) -> None:
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
         in page
     )
-    assert all(link.startswith(("#", "data:image/png;base64,")) for link in document.links)
+    assert all(link.startswith(("#", "data:image/webp;base64,")) for link in document.links)
     assert not re.search(r"@import|url\((?!#)|fetch\(|XMLHttpRequest|eval\(", page)
     assert document.tags["script"] == document.tags["style"] == 1
     assert {tag for tag, name, _ in document.attributes if name.startswith("on")} == set()
@@ -106,7 +106,7 @@ def test_every_baseline_of_a_table_is_named(tmp_path: Path) -> None:
 
 def test_report_is_small(page: str) -> None:
     assert len(page.encode()) < 5_000_000
-    assert len(re.sub(r"data:image/png;base64,[^\"]*", "", page).encode()) < 300_000
+    assert len(re.sub(r"data:image/webp;base64,[^\"]*", "", page).encode()) < 300_000
 
 
 def test_equal_records_give_equal_bytes(micro: Path, page: str, tmp_path: Path) -> None:
@@ -131,8 +131,8 @@ def test_report_can_be_read_by_everybody(page: str) -> None:
     assert (
         sum((tag, name) == ("img", "alt") for tag, name, _ in document.attributes)
         == document.tags["img"]
-        == 7
     )
+    assert document.tags["img"] > 6 * 24  # 24 samples of six runs, and nearest references
     for rule in (
         "prefers-color-scheme: dark",
         "prefers-reduced-motion",
@@ -333,13 +333,10 @@ def test_run_card_states_every_fact_of_the_plan(micro: Path, page: str) -> None:
         assert digest in text
 
 
-def test_samples_stand_at_the_same_place_in_every_sheet(micro: Path) -> None:
-    sheets = build_report_page(micro).gallery.groups[0].sheets
-    assert [sheet.title for sheet in sheets] == [
-        f"digits-{e}" for e in fake.ENCODINGS
-    ]  # in the order of the table
-    assert {(sheet.width, sheet.height) for sheet in sheets} == {(10 * 58 - 2, 4 * 58 - 2)}
-    assert "columns by class 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in sheets[0].alt_text
+def test_samples_of_all_rows_are_side_by_side_in_the_order_of_the_table(micro: Path) -> None:
+    group = build_report_page(micro).gallery.groups[0]
+    assert [run.title for run in group.runs] == [f"digits-{e}" for e in fake.ENCODINGS]
+    assert all(image.thumbnail for entry in group.entries for image in entry.images)
 
 
 def test_missing_and_broken_images_are_said_not_hidden(tmp_path: Path) -> None:
@@ -352,14 +349,14 @@ def test_missing_and_broken_images_are_said_not_hidden(tmp_path: Path) -> None:
         run / "samples.jsonl",
         json.dumps({"index": 4, "status": "failed", "reason": "out of memory"}),
     )
-    ((sheet,),) = [panel.sheets for panel in build_report_page(tmp_path).gallery.groups]
-    assert sheet.missing_samples == (
-        "sample 1: file missing",
-        "sample 2: not a readable image",
-        "sample 3: no file inside the run",
-        "sample 4: out of memory",
-    )
-    assert "4 missing" in sheet.alt_text
+    (group,) = build_report_page(tmp_path).gallery.groups
+    assert [entry.images[0].missing_reason for entry in group.entries] == [
+        "",
+        "file missing",
+        "not a readable image",
+        "no file inside the run",
+        "out of memory",
+    ]
 
 
 def test_hostile_records_come_out_as_text(tmp_path: Path) -> None:

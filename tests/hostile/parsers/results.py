@@ -153,10 +153,27 @@ parser(
 parser(
     "report's runs",
     d.run_files,
-    lambda f: gallery.build_panels(runs.read_runs(f)),
+    lambda f: gallery.build_gallery(runs.read_runs(f)),
     "samples.jsonl",
     "plan.json",
     "images/000000.png",
+)
+parser(
+    "gallery with scores",
+    d.gallery_files,
+    lambda f: gallery.build_gallery(runs.read_runs(f)),
+    "a/results/geneval.sample_scores.jsonl",
+    "a/results/geneval.json",
+    "a/annotations/eye/judge.json",
+    "a/annotations/eye/annotations.jsonl",
+)
+parser(
+    "gallery with features",
+    d.feature_gallery_files,
+    lambda f: gallery.build_gallery(runs.read_runs(f)),
+    "a/features/eye/judge.json",
+    "a/features/eye/features.npy",
+    "a/images/000000.png",
 )
 parser(
     "baseline",
