@@ -252,7 +252,7 @@ def test_the_command_lists_the_rows_of_the_frame(two_runs: Path, tmp_path: Path)
 def test_the_command_names_what_is_missing(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["results", str(tmp_path / "nowhere")])
     assert done.exit_code == 1
-    assert "is not a folder" in done.output
+    assert "does not exist; give a run folder" in done.output
 
 
 # ------------------------------------------------------------------------- comparisons and tables

@@ -134,7 +134,7 @@ def test_a_callable_that_uses_seeds_needs_no_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == (
         "a random generator (request.seed needs no package) needs torch, which is not installed;"
-        " pip install 'harope-bench[torch]'"
+        " run: pip install 'harope-bench[torch]'"
     )
     run = hb.generate(noise_generator(call=seeded_images), "digits", count=2, out=tmp_path)
     assert len(list(run.images())) == 2

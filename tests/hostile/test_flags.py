@@ -112,7 +112,7 @@ ROWS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "suite-of-more-labels": (
         (*GENERATE, "--count", "2", "--suite", "imagenet-256"),
         NAMED_COUNT,
-        "labels",
+        "is conditioned on 10 classes, but suite imagenet-256 asks for 1,000 classes",
     ),
     "suite-of-a-classifier": (
         (*GENERATE, "--count", "2", "--suite", "digits-held-out"),

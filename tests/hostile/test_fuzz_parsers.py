@@ -120,10 +120,11 @@ DOORS = {
 }  # fmt: skip
 OF_THE_PACKAGE = "reads a file of the package itself or of the kernel"
 BY_HASH = "weights of a recorded hash, which go strictly into a network; store.load_weights is in the table"
-CHECKED_TEXT = "makes a record of values that were checked as they were read"
+CHECKED_TEXT = "makes a record of values that were checked as they were read, or of arguments"
 WRITES = "reads what this process has just made"
 RUNS = "the middle of a verb, which the tests of that verb run; the readers that it calls are in the table"
 ELSEWHERE = "runs in another Python, on weights that the user names"
+SOURCE = "reads the source of an installed package, which an import would run"
 # Parsers that the table does not reach, by the beginning of their names, each with the reason.
 EXCEPTIONS = {
     "models.backbones.lora.load_adapter": BY_HASH, "models.backbones.adapter_pipelines.": BY_HASH, "models.load_checkpoint.open_checkpoint": BY_HASH, "analysis.learned_matrices.": BY_HASH,
@@ -140,6 +141,7 @@ EXCEPTIONS = {
     "analysis.cost.measure_cost.plan_without_weights": CHECKED_TEXT, "pipeline.evaluate.make_source": CHECKED_TEXT,
     "evaluators.dpg_bench.": CHECKED_TEXT, "evaluators.geneval.": CHECKED_TEXT, "leaderboards.entries.": CHECKED_TEXT, "assets.download._copy": WRITES,
     "pipeline.annotate._record_hashes": RUNS, "pipeline.reproduce._write": RUNS, "data.run_folder.RunFolder.add_sample": WRITES, "data.run_folder.RunFolder.finalize_records": WRITES, "core.storage.copy_file": WRITES,
+    "api.comparison._make_policy": CHECKED_TEXT, "core.class_attributes._parse": SOURCE,
     "core.state_dicts.weights_bytes": WRITES, "training.training_files.": WRITES,
 }  # fmt: skip
 

@@ -51,7 +51,7 @@ def test_old_names_become_new_ones() -> None:
 @pytest.mark.parametrize("style", ["old", "new"])
 def test_every_tensor_of_mmdet_lands_in_the_network(network: nn.Module, style: str) -> None:
     """68.7 million numbers: all of transformers' but a norm that nothing reads and the loss."""
-    filled_fill_network = mask2former.load_weights(
+    filled_fill_network = mask2former.load_network_weights(
         network, mmdet_weights.random_state(style), "a test"
     )
     total = sum(
@@ -111,7 +111,7 @@ def test_files_of_other_networks_are_named(network: nn.Module) -> None:
             k: v for k, v in {**state, **change}.items() if v is not None
         }
         with pytest.raises(WeightsError, match=message):
-            mask2former.load_weights(network, changed_entries, "a file")
+            mask2former.load_network_weights(network, changed_entries, "a file")
 
 
 def test_both_styles_in_one_file_are_one_too_many() -> None:

@@ -261,7 +261,7 @@ def test_a_broken_sampler_is_caught(members: dict[str, Any], expected: str) -> N
         ('suite = "digits"', 'suite = "digit"', "suite 'digit' is not registered"),
         ('backbone = "dit"', 'backbone = "dti"', "backbone 'dti' is not registered"),
         ('sampler = "flow"', 'sampler = "flw"', "sampler 'flw' is not registered"),
-        ("classes = 10", "classes = 11", "suite digits asks for 10 labels"),
+        ("classes = 10", "classes = 11", "suite digits asks for 10 classes"),
         ("heads = 2", "heads = 3", "check_network_builds"),
         ("warmup = ", "warmup = 9", "warms up for"),
     ],

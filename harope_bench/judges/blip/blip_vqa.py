@@ -178,7 +178,7 @@ class BlipVqa(PublishedWeightsJudge[LoadedAnnotator], Annotator):
         device: str,
     ) -> LoadedBlipVqa:
         """Return the loaded judge with the tensors of `state`."""
-        network = self.load_weights(
+        network = self.load_network_weights(
             blip_network.build_network(self.vision, self.text),
             blip_network.convert_state(state),
             weights_file,

@@ -221,5 +221,5 @@ class ClipAnnotator(PublishedWeightsJudge[LoadedAnnotator], Annotator):
         tensors = {name: tensor for name, tensor in state.items() if name not in NON_WEIGHT_KEYS}
 
         network = build_network(self.sizes or open_clip.get_model_config(self.model))
-        self.load_weights(network, tensors, weights_file)
+        self.load_network_weights(network, tensors, weights_file)
         return ClipTowers(network, weights_file.sha256, device, is_half_precision)

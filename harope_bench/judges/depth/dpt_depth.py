@@ -98,7 +98,7 @@ class Dpt(PublishedWeightsJudge[LoadedAnnotator], Annotator):
         """
         weights_file = self.source.find()
         state = load_weights(weights_file.path, weights_file.sha256)
-        network = self.load_weights(
+        network = self.load_network_weights(
             dpt_network.build_network(self.sizes), dpt_network.convert_state(state), weights_file
         )
         return LoadedDpt(network, weights_file.sha256, device)

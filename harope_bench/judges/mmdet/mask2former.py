@@ -72,7 +72,7 @@ def build_network() -> nn.Module:
     return network.eval()
 
 
-def load_weights(network: nn.Module, state: dict[str, Tensor], file_name: str) -> nn.Module:
+def load_network_weights(network: nn.Module, state: dict[str, Tensor], file_name: str) -> nn.Module:
     """Load mmdet's tensors into the network and return it.
 
     Every tensor is used, and every tensor of the network that inference reads is set.
@@ -228,7 +228,7 @@ class Mask2Former(weights_file.GenEvalDetector):
         """
         file = self.find_weights()
         state = dict(weights_file.load_state(file))
-        network = load_weights(build_network(), state, str(file.path))
+        network = load_network_weights(build_network(), state, str(file.path))
         return LoadedMask2Former(network, file.sha256, device, self.scale)
 
 

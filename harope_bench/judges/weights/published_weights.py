@@ -101,7 +101,7 @@ class PublishedWeightsJudge(Judge[Loaded_co]):
             f" harope-bench fetch {self.source.asset} downloads them from their address"
         )
 
-    def load_weights(
+    def load_network_weights(
         self, network: nn.Module, state: Mapping[str, Tensor], weights_file: WeightsFile
     ) -> nn.Module:
         """Load these weights into the network and return it. The keys must be the network's.

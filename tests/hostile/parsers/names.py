@@ -61,7 +61,8 @@ parser("patterns of names", {"patterns.txt": PATTERNS}, read_pattern)
 
 def match_pattern(folder: Path) -> object:
     for name in text_file.read_text(folder / "names.txt").split("\n")[:4]:
-        if name and "/" not in name and "\0" not in name and len(name.encode()) < 200:
+        is_name = name not in ("", ".", "..") and "/" not in name and "\0" not in name
+        if is_name and len(name.encode()) < 200:
             (folder / name).write_bytes(b"x")
     return prompt_folder.assign_by_pattern(
         folder, "{prompt_index}_{copy}.png", ImageKeys(suite("geneval"), "geneval")
@@ -73,7 +74,8 @@ parser("names by a pattern", {"names.txt": b"0_0.png\n1_0.png\n2_1.png\nx.png"},
 
 def list_numbers(folder: Path) -> object:
     for name in text_file.read_text(folder / "names.txt").split("\n")[:4]:
-        if name and "/" not in name and "\0" not in name and len(name.encode()) < 200:
+        is_name = name not in ("", ".", "..") and "/" not in name and "\0" not in name
+        if is_name and len(name.encode()) < 200:
             (folder / name).mkdir(exist_ok=True)
             (folder / f"{name}.png").write_bytes(d.png())
             at_home(folder / "home")
