@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harope_bench.core.storage import check_overwrite, write_text
 from harope_bench.leaderboards.entries import NO_ENTRIES, Entries
+from harope_bench.reports.gallery_records import GalleryOptions
 from harope_bench.reports.page_board import PageCell, PageTable
 from harope_bench.reports.page_sections import PageSection, TableSection
 from harope_bench.reports.report_page import ReportPage, build_report_page
@@ -64,7 +65,9 @@ def write_report_markdown(
         UnknownNameError, OptionError: an entry fits no run or no table.
     """
     check_overwrite(out, MARKDOWN_MARKER, "report")
-    write_text(out, render_report_markdown(build_report_page(runs, entries, tables)))
+    no_images = GalleryOptions(has_images=False)
+    page = build_report_page(runs, entries, tables, no_images)
+    write_text(out, render_report_markdown(page))
     return out
 
 
