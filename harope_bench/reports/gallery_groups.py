@@ -86,7 +86,14 @@ def _suite_title(run: ReportedRun, versions: Mapping[str, set[int]]) -> str:
     if suite is None:
         return run.id
     if run.plan is None:
-        side = next((item.result.side for item in run.results if item.result.side), None)
+        side = next(
+            (
+                stored_result.result.side
+                for stored_result in run.results
+                if stored_result.result.side
+            ),
+            None,
+        )
         return suite if side is None else f"{suite}, {side} px"
     version = ""
     if len(versions.get(suite, ())) > 1:
@@ -109,10 +116,10 @@ def _score_names(runs: Sequence[ReportedRun]) -> list[str]:
     """
     counts: dict[str, dict[str, int]] = {}
     for run in runs:
-        for item in run.results:
-            if item.result.sample_scores_file is not None:
-                by_name = counts.setdefault(item.result.evaluator, {})
-                by_name[item.path.stem] = by_name.get(item.path.stem, 0) + 1
+        for stored_result in run.results:
+            if stored_result.result.sample_scores_file is not None:
+                by_name = counts.setdefault(stored_result.result.evaluator, {})
+                by_name[stored_result.path.stem] = by_name.get(stored_result.path.stem, 0) + 1
     return [
         min(by_name, key=lambda name: (-by_name[name], len(name), name))
         for _, by_name in sorted(counts.items())
@@ -121,7 +128,9 @@ def _score_names(runs: Sequence[ReportedRun]) -> list[str]:
 
 def _run_of_group(run: ReportedRun, images: RunImages, name: str) -> RunOfGroup:
     """Return a run with the scores of the result with this name."""
-    result = next((item for item in run.results if item.path.stem == name), None)
+    result = next(
+        (stored_result for stored_result in run.results if stored_result.path.stem == name), None
+    )
     scores = {} if result is None else read_scores(result)
     return RunOfGroup(run, images, scores, result)
 

@@ -129,10 +129,10 @@ def open_run_images(run: ReportedRun) -> RunImages:
     if run.samples:
         return RunImages(run, {record.index: record for record in run.samples})
     missing_reason = "no images beside the result"
-    for item in run.results:
-        if item.result.source is None:
+    for stored_result in run.results:
+        if stored_result.result.source is None:
             continue
-        samples_or_reason = _open_external_images(item, item.result.source)
+        samples_or_reason = _open_external_images(stored_result, stored_result.result.source)
         if isinstance(samples_or_reason, SampleSet):
             return RunImages(run, {}, samples_or_reason)
         missing_reason = samples_or_reason
@@ -142,16 +142,16 @@ def open_run_images(run: ReportedRun) -> RunImages:
 # ------------------------------------------------------------------------- images outside the run
 
 
-def _open_external_images(item: StoredResult, source: ImageSource) -> SampleSet | str:
+def _open_external_images(stored_result: StoredResult, source: ImageSource) -> SampleSet | str:
     """Return the images of a result outside its run folder, or why they are not shown."""
-    folder = run_folder_of(item.path)
+    folder = run_folder_of(stored_result.path)
     try:
         path = (folder / source.path).resolve()
         if not path.exists():
             return "its images are no longer where they were evaluated"
         if find_results_reader(path) is not None:
-            return _images_beside_results(path, item.result.samples_sha256, source)
-        return _evaluated_images(path, folder, item.result.samples_sha256, source)
+            return _images_beside_results(path, stored_result.result.samples_sha256, source)
+        return _evaluated_images(path, folder, stored_result.result.samples_sha256, source)
     except BenchError as error:
         return f"its images cannot be opened ({error.detail})"
     except (OSError, ValueError):  # a path that is too long, or has a zero byte

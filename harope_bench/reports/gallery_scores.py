@@ -155,16 +155,16 @@ class _Evidence(Record):
     zero_questions: tuple[_EvidenceAnswer, ...] = ()
 
 
-def read_scores(item: StoredResult) -> dict[int, ScoredImage]:
+def read_scores(stored_result: StoredResult) -> dict[int, ScoredImage]:
     """Return the scores of a result's images by index; empty if it has none of single images.
 
     Raises:
         StorageError: The file was altered or has a line that is no row of scores.
     """
-    path = sample_scores_path(item.path)
+    path = sample_scores_path(stored_result.path)
     checksums.check_recorded_hash(path, ALTERED_ADVICE)
-    bounds = _metric_bounds(item.result)
-    metric_order = [m.metric for m in item.result.measurements]
+    bounds = _metric_bounds(stored_result.result)
+    metric_order = [m.metric for m in stored_result.result.measurements]
     scores: dict[int, ScoredImage] = {}
     for number, line in enumerate(read_lines(path), 1):
         try:
@@ -264,7 +264,7 @@ def _strongest_boxes(boxes: Iterable[DrawnBox]) -> tuple[DrawnBox, ...]:
 
 
 def read_detections(
-    item: StoredResult, scores: Mapping[int, ScoredImage], indices: Collection[int]
+    stored_result: StoredResult, scores: Mapping[int, ScoredImage], indices: Collection[int]
 ) -> dict[int, tuple[DrawnBox, ...]]:
     """Return the stored detections of these images by index.
 
@@ -272,8 +272,8 @@ def read_detections(
     altered or that cannot be read are left out.
     """
     detections: dict[int, tuple[DrawnBox, ...]] = {}
-    for folder in sorted((run_folder_of(item.path) / ANNOTATIONS_FOLDER).glob("*")):
-        if not _is_detector_folder(folder, item.result):
+    for folder in sorted((run_folder_of(stored_result.path) / ANNOTATIONS_FOLDER).glob("*")):
+        if not _is_detector_folder(folder, stored_result.result):
             continue
         try:
             lines = read_lines(folder / ANNOTATIONS_FILE)

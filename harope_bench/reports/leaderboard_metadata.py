@@ -123,12 +123,16 @@ def _find_runs(name: str, runs: Sequence[ReportedRun], entries: Entries) -> list
     Raises:
         UnknownNameError: the name is neither that of a run nor a folder.
     """
-    results: list[StoredResult] = [item for run in runs for item in run.results]
+    results: list[StoredResult] = [stored_result for run in runs for stored_result in run.results]
     try:
-        paths = {item.path for item in find_runs(name, results, entries.runs_folder)}
+        paths = {
+            stored_result.path for stored_result in find_runs(name, results, entries.runs_folder)
+        }
     except UnknownNameError:
         folder = Path(name)
         if not folder.is_dir():
             raise
         return [run for run in runs if run.folder.resolve().is_relative_to(folder.resolve())]
-    return [run for run in runs if any(item.path in paths for item in run.results)]
+    return [
+        run for run in runs if any(stored_result.path in paths for stored_result in run.results)
+    ]

@@ -153,7 +153,7 @@ def row_styles(
         results: The results that fill the board.
         styles: The styles of the report (`report_context`).
     """
-    plans = (item.result.plan for item in results)
+    plans = (stored_result.result.plan for stored_result in results)
     encodings_by_digest = {plan.digest: plan.checkpoint.encoding for plan in plans if plan}
     encodings_by_row: dict[str, set[str]] = {}
     for (row_id, _), cell in board.cells.items():

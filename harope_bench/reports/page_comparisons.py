@@ -51,12 +51,14 @@ class ComparisonTexts:
     @property
     def baseline_labels(self) -> tuple[str, ...]:
         """Return the labels of the rows that differences are taken from."""
-        return tuple(dict.fromkeys(self.labels[item.baseline] for item in self.comparisons))
+        return tuple(
+            dict.fromkeys(self.labels[comparison.baseline] for comparison in self.comparisons)
+        )
 
     @property
     def n_paired(self) -> int:
         """Return how many differences are paired."""
-        return sum(item.difference.is_paired for item in self.comparisons)
+        return sum(comparison.difference.is_paired for comparison in self.comparisons)
 
     @property
     def pairing_text(self) -> str:
@@ -133,13 +135,13 @@ def _difference_decimals(column: Column) -> int:
 
 def comparison_rows(texts: ComparisonTexts) -> tuple[ComparisonRow, ...]:
     """Return every comparison as the texts of one table row."""
-    return tuple(_comparison_row(texts, item) for item in texts.comparisons)
+    return tuple(_comparison_row(texts, comparison) for comparison in texts.comparisons)
 
 
-def _comparison_row(texts: ComparisonTexts, item: RowComparison) -> ComparisonRow:
+def _comparison_row(texts: ComparisonTexts, comparison: RowComparison) -> ComparisonRow:
     """Return a comparison as the texts of one table row."""
-    column = texts.columns[item.column]
-    difference = item.difference
+    column = texts.columns[comparison.column]
+    difference = comparison.difference
     interval = DASH
     if difference.low is not None and difference.high is not None:
         low_text = format_difference(difference.low, column.decimals)
@@ -149,21 +151,21 @@ def _comparison_row(texts: ComparisonTexts, item: RowComparison) -> ComparisonRo
         difference.delta,
         difference.se,
         difference.p,
-        item.p_adjusted,
-        item.detectable_difference,
+        comparison.p_adjusted,
+        comparison.detectable_difference,
     )
     return ComparisonRow(
-        texts.labels[item.row],
-        texts.labels[item.baseline],
+        texts.labels[comparison.row],
+        texts.labels[comparison.baseline],
         column.title,
-        item.verdict,
-        VERDICT_GLYPHS[item.verdict],
+        comparison.verdict,
+        VERDICT_GLYPHS[comparison.verdict],
         DASH if difference.delta is None else format_difference(difference.delta, column.decimals),
         interval,
         _error_text(difference.se, column),
         format_p_value(difference.p, DASH),
-        format_p_value(item.p_adjusted, DASH),
-        _error_text(item.detectable_difference, column),
+        format_p_value(comparison.p_adjusted, DASH),
+        _error_text(comparison.detectable_difference, column),
         difference.reason,
         tuple("" if value is None else repr(value) for value in numbers),
     )
@@ -183,9 +185,9 @@ def forest_plots(texts: ComparisonTexts, anchor: str) -> tuple[ForestPlot, ...]:
 def column_forest(texts: ComparisonTexts, key: str, svg_id: str) -> ForestPlot | None:
     """Return the forest plot of a column, one line per row; None without differences."""
     rows = [
-        (texts.labels[item.row], item)
-        for item in texts.comparisons
-        if item.column == key and item.difference.delta is not None
+        (texts.labels[comparison.row], comparison)
+        for comparison in texts.comparisons
+        if comparison.column == key and comparison.difference.delta is not None
     ]
     if not rows:
         return None
@@ -201,11 +203,11 @@ def row_forest(texts: ComparisonTexts, row_id: str, key: str, svg_id: str) -> Fo
     """
     headline = texts.columns[key]
     rows = [
-        (texts.columns[item.column].title, item)
-        for item in texts.comparisons
-        if item.row == row_id
-        and item.difference.delta is not None
-        and _is_like(texts.columns[item.column], headline)
+        (texts.columns[comparison.column].title, comparison)
+        for comparison in texts.comparisons
+        if comparison.row == row_id
+        and comparison.difference.delta is not None
+        and _is_like(texts.columns[comparison.column], headline)
     ]
     if not rows:
         return None
@@ -234,5 +236,9 @@ def headline_key(keys: Sequence[str]) -> str | None:
 
 def compared_keys(texts: ComparisonTexts) -> list[str]:
     """Return the columns that have a difference, in the order of display."""
-    keys = {item.column for item in texts.comparisons if item.difference.delta is not None}
+    keys = {
+        comparison.column
+        for comparison in texts.comparisons
+        if comparison.difference.delta is not None
+    }
     return [key for key in texts.columns if key in keys]

@@ -61,13 +61,17 @@ def forest_panel(
     thin ticks is the smallest detectable difference.
     """
     plotted_rows = [
-        (label, item)
-        for label, item in rows
-        if item.difference.delta is not None and item.difference.low is not None
+        (label, comparison)
+        for label, comparison in rows
+        if comparison.difference.delta is not None and comparison.difference.low is not None
     ]
     labels = [label for label, _ in plotted_rows]
     left = min(max(map(text_width, labels), default=0.0), width * MAX_LABEL_FRACTION) + 24
-    right = width - max(text_width(verdict_text(item)) for _, item in rows) - 8 if rows else width
+    right = (
+        width - max(text_width(verdict_text(comparison)) for _, comparison in rows) - 8
+        if rows
+        else width
+    )
     scale = make_scale(_forest_values(plotted_rows), left, right)
     plot_bottom = HEADING_HEIGHT + ROW_HEIGHT * max(1, len(plotted_rows))
 
@@ -77,10 +81,14 @@ def forest_panel(
     elements += bottom_axis(scale, plot_bottom, axis_title, ticks, grid_top=HEADING_HEIGHT)
     zero = scale.position(0.0)
     elements.append(make_line((zero, HEADING_HEIGHT), (zero, plot_bottom), opacity=QUIET_OPACITY))
-    for i, (label, item) in enumerate(plotted_rows):
+    for i, (label, comparison) in enumerate(plotted_rows):
         y = HEADING_HEIGHT + ROW_HEIGHT * (i + 0.5)
-        elements += _forest_row(label, item, styles.get(item.row), scale, y, left, width)
-    description = "; ".join(f"{label}: {difference_text(item)}" for label, item in plotted_rows)
+        elements += _forest_row(
+            label, comparison, styles.get(comparison.row), scale, y, left, width
+        )
+    description = "; ".join(
+        f"{label}: {difference_text(comparison)}" for label, comparison in plotted_rows
+    )
     height = plot_bottom + AXIS_HEIGHT
     title = f"Differences in {heading}"
     return Panel(title, description or "No difference.", width, height, tuple(elements))
@@ -89,16 +97,16 @@ def forest_panel(
 def _forest_values(rows: Sequence[tuple[str, RowComparison]]) -> list[float]:
     """Return every number that the axis must hold, among them 0."""
     values = [0.0]
-    for _, item in rows:
-        ends = (item.difference.delta, item.difference.low, item.difference.high)
-        detectable = item.detectable_difference or 0.0
+    for _, comparison in rows:
+        ends = (comparison.difference.delta, comparison.difference.low, comparison.difference.high)
+        detectable = comparison.detectable_difference or 0.0
         values += [value for value in (*ends, -detectable, detectable) if value is not None]
     return values
 
 
 def _forest_row(
     label: str,
-    item: RowComparison,
+    comparison: RowComparison,
     style: EncodingStyle | None,
     scale: Scale,
     y: float,
@@ -106,15 +114,15 @@ def _forest_row(
     width: float,
 ) -> Iterator[str]:
     """Yield the label, the intervals, the mark and the verdict of one comparison at height y."""
-    difference = item.difference
+    difference = comparison.difference
     colour = style.colour if style else "currentColor"
     text_y = y + FONT_SIZE / 3
     if style:
         yield style.mark_at(6, y)
     yield make_text(16 if style else 0, text_y, label, max_width=left - 20)
 
-    if item.detectable_difference is not None:
-        xs = [scale.position(sign * item.detectable_difference) for sign in (-1, 1)]
+    if comparison.detectable_difference is not None:
+        xs = [scale.position(sign * comparison.detectable_difference) for sign in (-1, 1)]
         ticks = [((x, y - TICK_HALF_HEIGHT), (x, y + TICK_HALF_HEIGHT)) for x in xs]
         yield make_segments(ticks, opacity=QUIET_OPACITY)
     if difference.low is not None and difference.high is not None:
@@ -128,24 +136,24 @@ def _forest_row(
         )
         yield make_line(*ends, colour, 4.0)
     x = scale.position(difference.delta or 0.0)
-    tooltip = f"{label}: {difference_text(item)}"
+    tooltip = f"{label}: {difference_text(comparison)}"
     if style:
         yield style.mark_at(x, y, tooltip, 10)
     else:
-        yield make_mark("circle", x, y, colour, 10, item.verdict == "not resolved", tooltip)
-    verdict_colour = VERDICT_COLOURS.get(item.verdict)
-    yield make_text(width, text_y, verdict_text(item), "end", colour=verdict_colour)
+        yield make_mark("circle", x, y, colour, 10, comparison.verdict == "not resolved", tooltip)
+    verdict_colour = VERDICT_COLOURS.get(comparison.verdict)
+    yield make_text(width, text_y, verdict_text(comparison), "end", colour=verdict_colour)
 
 
-def verdict_text(item: RowComparison) -> str:
+def verdict_text(comparison: RowComparison) -> str:
     """Return the verdict of a comparison with its glyph."""
-    return f"{VERDICT_GLYPHS[item.verdict]} {item.verdict}"
+    return f"{VERDICT_GLYPHS[comparison.verdict]} {comparison.verdict}"
 
 
-def difference_text(item: RowComparison) -> str:
+def difference_text(comparison: RowComparison) -> str:
     """Return a difference with its interval and verdict in words."""
-    difference = item.difference
+    difference = comparison.difference
     text = f"{difference.delta or 0.0:+.3g}"
     if difference.low is not None and difference.high is not None:
         text += f" ({difference.low:+.3g} to {difference.high:+.3g})"
-    return f"{text}, {item.verdict}"
+    return f"{text}, {comparison.verdict}"

@@ -75,9 +75,9 @@ class RunLinks:
     runs: Mapping[str, str]
     measurements: Mapping[tuple[Path, str], str]
 
-    def find(self, item: StoredResult, measurement: Measurement) -> str:
+    def find(self, stored_result: StoredResult, measurement: Measurement) -> str:
         """Return the id of a measurement, empty where the page has none."""
-        return self.measurements.get((item.path, measurement.name), "")
+        return self.measurements.get((stored_result.path, measurement.name), "")
 
 
 def link_runs(runs: Sequence[ReportedRun]) -> RunLinks:
@@ -86,14 +86,14 @@ def link_runs(runs: Sequence[ReportedRun]) -> RunLinks:
     measurement_anchors: dict[tuple[Path, str], str] = {}
     counts: Counter[str] = Counter()
     for run in sorted(runs, key=lambda run: run.id):
-        for item in run.results:
-            for measurement in item.result.measurements:
-                parts = (run_anchors[run.id], slug(item.path.stem), slug(measurement.name))
+        for stored_result in run.results:
+            for measurement in stored_result.result.measurements:
+                parts = (run_anchors[run.id], slug(stored_result.path.stem), slug(measurement.name))
                 anchor = "-".join(parts)
                 counts[anchor] += 1
                 if counts[anchor] > 1:
                     anchor = f"{anchor}--{counts[anchor]}"
-                measurement_anchors[item.path, measurement.name] = anchor
+                measurement_anchors[stored_result.path, measurement.name] = anchor
     return RunLinks(run_anchors, measurement_anchors)
 
 
@@ -142,9 +142,13 @@ def _describe_run(
 ) -> RunDetails:
     """Return the details of a run."""
     anchor = links.runs[run.id]
-    measurements = [row for item in run.results for row in _measurement_rows(item, links)]
+    measurements = [
+        row for stored_result in run.results for row in _measurement_rows(stored_result, links)
+    ]
     fields = _protocol(run)
-    commands = dict.fromkeys(item.result.provenance.command for item in run.results)
+    commands = dict.fromkeys(
+        stored_result.result.provenance.command for stored_result in run.results
+    )
     return RunDetails(
         anchor,
         run.id,
@@ -183,7 +187,9 @@ def _images_text(run: ReportedRun) -> str:
         failed_text = f", {n_failed:,} failed" if n_failed else ""
         return f"{n_images:,} in the run folder {run.id}{failed_text}"
     sources = dict.fromkeys(
-        item.result.source.path for item in run.results if item.result.source is not None
+        stored_result.result.source.path
+        for stored_result in run.results
+        if stored_result.result.source is not None
     )
     if sources:
         return f"not in the run folder; scored where they are: {', '.join(sources)}"
@@ -192,20 +198,22 @@ def _images_text(run: ReportedRun) -> str:
 
 def _run_notes(run: ReportedRun, table_paths: set[Path]) -> Iterable[str]:
     """Yield what a reader has to know of a run: no table, no plan, no result, warnings."""
-    if run.results and not any(item.path in table_paths for item in run.results):
+    if run.results and not any(stored_result.path in table_paths for stored_result in run.results):
         yield "These results belong to no table of this page."
     if run.plan is None:
         yield "Imported: without a plan, how these images were generated is not known."
     if not run.results:
         yield "Generated, not evaluated yet."
-    warnings = dict.fromkeys(text for item in run.results for text in item.result.warning_texts)
+    warnings = dict.fromkeys(
+        text for stored_result in run.results for text in stored_result.result.warning_texts
+    )
     yield from (f"Warning: {text}" for text in warnings)
 
 
 def _protocol(run: ReportedRun) -> dict[str, str]:
     """Return how a run was generated and evaluated by field; an unrecorded field is empty."""
     plan = run.plan
-    results = [item.result for item in run.results]
+    results = [stored_result.result for stored_result in run.results]
     checkpoint = plan.checkpoint if plan else None
     settings = plan.settings if plan else None
     training = ""
@@ -245,12 +253,12 @@ def _join(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
-def _measurement_rows(item: StoredResult, links: RunLinks) -> list[MeasurementRow]:
+def _measurement_rows(stored_result: StoredResult, links: RunLinks) -> list[MeasurementRow]:
     """Return the rows of a result's measurements."""
     return [
         MeasurementRow(
-            links.find(item, m),
-            f"{item.result.evaluator}@{item.result.version}",
+            links.find(stored_result, m),
+            f"{stored_result.result.evaluator}@{stored_result.result.version}",
             m.name,
             f"no value: {m.reason}" if m.value is None else f"{m.value:.4g}",
             DASH if m.se is None else f"{m.se:.2g}",
@@ -259,5 +267,5 @@ def _measurement_rows(item: StoredResult, links: RunLinks) -> list[MeasurementRo
             f"{m.n_scored:,} of {m.n_asked:,}",
             "" if m.value is None else repr(m.value),
         )
-        for m in item.result.measurements
+        for m in stored_result.result.measurements
     ]

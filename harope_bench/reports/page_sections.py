@@ -164,7 +164,11 @@ def build_run_section(
     """Return the section that shows runs side by side."""
     texts = replace(run_set_texts(run_set), styles=styles)
     key = headline_key(compared_keys(texts))
-    is_micro = any(item.result.scale == "micro" for run in run_set.runs for item in run.results)
+    is_micro = any(
+        stored_result.result.scale == "micro"
+        for run in run_set.runs
+        for stored_result in run.results
+    )
     return PageSection(
         name="Runs side by side",
         title=", ".join(filter(None, (f"Runs on {run_set.suite}", run_set.setting_text))),
@@ -178,7 +182,9 @@ def build_run_section(
         comparisons=comparison_rows(texts),
         baseline_text=", ".join(texts.baseline_labels),
         pairing_text=texts.pairing_text,
-        result_paths=frozenset(item.path for run in run_set.runs for item in run.results),
+        result_paths=frozenset(
+            stored_result.path for run in run_set.runs for stored_result in run.results
+        ),
     )
 
 

@@ -146,9 +146,10 @@ def _table_use(
     run_folders = {run_folder_of(match.stored_result.path) for match in matches.values()}
     undecided_names = {name for names in undecided.values() for name in names}
     run_folders |= {
-        run_folder_of(item.path)
-        for item in results
-        if item.result.plan and item.result.plan.checkpoint.name in undecided_names
+        run_folder_of(stored_result.path)
+        for stored_result in results
+        if stored_result.result.plan
+        and stored_result.result.plan.checkpoint.name in undecided_names
     }
     return TableUse(
         table,

@@ -48,7 +48,7 @@ def missing_verdict(reason: str, evidence: str) -> PageVerdict:
 def _answer(texts: ComparisonTexts) -> AnswerSentence:
     """Return which rows are better and worse than their baselines, and in which columns."""
     by_verdict = {
-        verdict: [item for item in texts.comparisons if item.verdict == verdict]
+        verdict: [comparison for comparison in texts.comparisons if comparison.verdict == verdict]
         for verdict in VERDICT_GLYPHS
     }
     clauses = [
@@ -66,7 +66,7 @@ def _answer(texts: ComparisonTexts) -> AnswerSentence:
     first_verdict = next(verdict for verdict in VERDICT_GLYPHS if by_verdict[verdict])
     start = f"Against {_baseline_text(texts)}, "
     if not by_verdict["better"] and not by_verdict["worse"]:
-        rows = {item.row for item in texts.comparisons}
+        rows = {comparison.row for comparison in texts.comparisons}
         subject = texts.labels[rows.pop()] if len(rows) == 1 else "no row"
         verb = "is" if subject == "no row" else "is not"
         start += f"{subject} {verb} shown to be better or worse: "
@@ -75,11 +75,11 @@ def _answer(texts: ComparisonTexts) -> AnswerSentence:
 
 def _shared_reason(texts: ComparisonTexts, comparisons: Sequence[RowComparison]) -> str:
     """Return why values are not comparable, in brackets, where all have one short reason."""
-    reasons = {item.difference.reason.partition(";")[0] for item in comparisons}
+    reasons = {comparison.difference.reason.partition(";")[0] for comparison in comparisons}
     reason = reasons.pop()
     if reasons or len(reason) > MAX_REASON_CHARACTERS:
         return ""
-    titles = {texts.columns[item.column].title for item in comparisons}
+    titles = {texts.columns[comparison.column].title for comparison in comparisons}
     return f" ({titles.pop()}: {reason})" if len(titles) == 1 else f" ({reason})"
 
 
@@ -105,9 +105,12 @@ def _verdict_clauses(
 ) -> Iterable[str]:
     """Yield a clause for each of the rows with most comparisons of this verdict, then the rest."""
     columns_by_row: dict[str, list[str]] = {}
-    for item in comparisons:
-        columns_by_row.setdefault(item.row, []).append(texts.columns[item.column].title)
-    n_columns = {row: sum(item.row == row for item in texts.comparisons) for row in columns_by_row}
+    for comparison in comparisons:
+        columns_by_row.setdefault(comparison.row, []).append(texts.columns[comparison.column].title)
+    n_columns = {
+        row: sum(comparison.row == row for comparison in texts.comparisons)
+        for row in columns_by_row
+    }
     rows = sorted(
         columns_by_row, key=lambda row: (row not in texts.added_rows, -len(columns_by_row[row]))
     )
@@ -137,8 +140,10 @@ def join_words(words: Sequence[str]) -> str:
 
 def _certainty(texts: ComparisonTexts) -> str:
     """Return how sure the verdicts are: images, pairing, adjustment, smallest difference, level."""
-    compared = [item for item in texts.comparisons if item.difference.delta is not None]
-    counts = sorted({item.n_scored for item in compared or texts.comparisons})
+    compared = [
+        comparison for comparison in texts.comparisons if comparison.difference.delta is not None
+    ]
+    counts = sorted({comparison.n_scored for comparison in compared or texts.comparisons})
     images = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     n_all = len(texts.comparisons)
     clauses = [
@@ -159,9 +164,9 @@ def _detectable_text(texts: ComparisonTexts) -> str:
     """Return the largest of the smallest detectable differences in the headline column."""
     key = headline_key(compared_keys(texts))
     values = [
-        item.detectable_difference
-        for item in texts.comparisons
-        if item.column == key and item.detectable_difference is not None
+        comparison.detectable_difference
+        for comparison in texts.comparisons
+        if comparison.column == key and comparison.detectable_difference is not None
     ]
     if key is None or not values:
         return ""

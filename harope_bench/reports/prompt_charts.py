@@ -88,7 +88,8 @@ def _categories(group: RunGroup) -> list[tuple[Metric, Category]]:
     categories = []
     for metric in group.evaluator.metrics:
         measurements = tuple(
-            item.result.find_measurement(metric.name) for item in group.stored_results
+            stored_result.result.find_measurement(metric.name)
+            for stored_result in group.stored_results
         )
         if any(m is not None and m.value is not None for m in measurements):
             category = Category(metric.title, metric.decimals, measurements)
@@ -129,8 +130,8 @@ def _category_rows(
 
 def _category_numbers(group: RunGroup) -> Iterator[tuple[object, ...]]:
     """Yield the numbers of a group in the order of CATEGORY_COLUMNS."""
-    for label, item in zip(group.labels, group.stored_results, strict=True):
-        for m in item.result.measurements:
+    for label, stored_result in zip(group.labels, group.stored_results, strict=True):
+        for m in stored_result.result.measurements:
             yield label, group.resolution, m.metric, m.value, m.low, m.high, m.n_scored
 
 

@@ -229,7 +229,10 @@ def _check_parts(page: ReportPage, limits: TextLimits) -> Iterator[str]:
 
 def _run_line(run: ReportedRun) -> str:
     """Return what a run is: checkpoint, settings, and the evaluators of its results."""
-    evaluators = ", ".join(f"{item.result.evaluator}" for item in run.results) or "not evaluated"
+    evaluators = (
+        ", ".join(f"{stored_result.result.evaluator}" for stored_result in run.results)
+        or "not evaluated"
+    )
     if run.plan is None:
         return f"- {escape_markdown(f'{run.id}: without a plan; {evaluators}')}"
     checkpoint = run.plan.checkpoint

@@ -123,7 +123,7 @@ def build_report_page(
             f"{runs} has no run (a folder with plan.json or results/); `harope-bench eval` or"
             " `reproduce` writes one"
         )
-    results = [item for run in reported_runs for item in run.results]
+    results = [stored_result for run in reported_runs for stored_result in run.results]
 
     # the tables, and the runs side by side where no table fits
     choice = choose_tables(results, entries, tables)

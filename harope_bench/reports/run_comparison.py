@@ -94,7 +94,11 @@ class ComparedRunSet:
 
 def compare_run_set(runs: Sequence[ReportedRun]) -> ComparedRunSet | None:
     """Return the runs of the suite with most runs side by side, None where nothing was measured."""
-    measured_runs = [run for run in runs if any(item.result.measurements for item in run.results)]
+    measured_runs = [
+        run
+        for run in runs
+        if any(stored_result.result.measurements for stored_result in run.results)
+    ]
     if not measured_runs:
         return None
     suites = Counter(_suite(run) for run in measured_runs)
@@ -124,7 +128,11 @@ def _baseline_order(run: ReportedRun) -> tuple[object, ...]:
     order = len(BASELINE_ENCODINGS)
     if encoding in BASELINE_ENCODINGS:
         order = BASELINE_ENCODINGS.index(encoding)
-    return order, min(item.result.provenance.started for item in run.results), run.id
+    return (
+        order,
+        min(stored_result.result.provenance.started for stored_result in run.results),
+        run.id,
+    )
 
 
 def _compare(baseline: ReportedRun, run: ReportedRun) -> RunComparison | None:
@@ -140,9 +148,9 @@ def _metrics(runs: Sequence[ReportedRun]) -> tuple[Metric, ...]:
     """Return the metrics of all runs as their evaluators declare them, once each."""
     metrics: dict[str, Metric] = {}
     for run in runs:
-        for item in run.results:
-            declared_metrics = _declared_metrics(item.result.evaluator)
-            for measurement in item.result.measurements:
+        for stored_result in run.results:
+            declared_metrics = _declared_metrics(stored_result.result.evaluator)
+            for measurement in stored_result.result.measurements:
                 if measurement.metric not in metrics:
                     metrics[measurement.metric] = declared_metrics.get(
                         measurement.metric, _undeclared_metric(measurement.metric)
@@ -185,10 +193,10 @@ def headline_metrics(run_set: ComparedRunSet) -> tuple[Metric, ...]:
 def _locate(runs: Sequence[ReportedRun], metric: str) -> tuple[StoredResult, Measurement] | None:
     """Return the first result of the runs with a metric, and its measurement."""
     for run in runs:
-        for item in run.results:
-            measurement = item.result.find_measurement(metric)
+        for stored_result in run.results:
+            measurement = stored_result.result.find_measurement(metric)
             if measurement is not None:
-                return item, measurement
+                return stored_result, measurement
     return None
 
 
@@ -197,8 +205,8 @@ def _has_value(runs: Sequence[ReportedRun], metric: str) -> bool:
     return any(
         measurement.value is not None
         for run in runs
-        for item in run.results
-        for measurement in item.result.measurements
+        for stored_result in run.results
+        for measurement in stored_result.result.measurements
         if measurement.metric == metric
     )
 
@@ -226,17 +234,17 @@ def run_set_texts(run_set: ComparedRunSet) -> ComparisonTexts:
             "micro" if run.results[0].result.scale == "micro" else "paper",
             run.id,
             run_set.baseline.id,
-            item.metric.name,
-            item.measurement_name,
-            item.n_scored,
-            item.difference,
-            item.p_adjusted,
-            item.detectable_difference,
-            item.verdict,
+            metric_comparison.metric.name,
+            metric_comparison.measurement_name,
+            metric_comparison.n_scored,
+            metric_comparison.difference,
+            metric_comparison.p_adjusted,
+            metric_comparison.detectable_difference,
+            metric_comparison.verdict,
         )
         for run, comparison in run_set.comparisons
-        for item in comparison.metrics
-        if _has_value(run_set.runs, item.metric.name)
+        for metric_comparison in comparison.metrics
+        if _has_value(run_set.runs, metric_comparison.metric.name)
     ]
     return ComparisonTexts(tuple(comparisons), run_set.names, columns)
 
@@ -251,7 +259,7 @@ def lay_out_run_set(run_set: ComparedRunSet, texts: ComparisonTexts, links: RunL
     ]
     if has_difference:
         headers += [HeaderCell(title, 1, 1, "delta") for title in ("Difference", "Verdict")]
-    by_row = {(item.row, item.column): item for item in texts.comparisons}
+    by_row = {(comparison.row, comparison.column): comparison for comparison in texts.comparisons}
     rows = []
     for metric in headline_metrics(run_set):
         column = texts.columns[metric.name]
@@ -284,8 +292,8 @@ def _value_cell(
     source = _locate([run], metric.name)
     if source is None:
         return PageCell("not measured", "", "measured", is_absent=True)
-    item, measurement = source
-    link = links.find(item, measurement)
+    stored_result, measurement = source
+    link = links.find(stored_result, measurement)
     if measurement.value is None:
         return PageCell("no value", "", "measured", is_absent=True, link=link)
     text = format_difference(measurement.value, metric.decimals).lstrip("+")
@@ -298,14 +306,14 @@ def _value_cell(
     return PageCell(text, repr(measurement.value), "measured", tooltip=tooltip, link=link)
 
 
-def _difference_cells(item: RowComparison | None, column: ComparedColumn) -> list[PageCell]:
+def _difference_cells(comparison: RowComparison | None, column: ComparedColumn) -> list[PageCell]:
     """Return the difference of a metric with its interval, and the verdict."""
-    if item is None or item.difference.delta is None:
+    if comparison is None or comparison.difference.delta is None:
         verdict = f"{VERDICT_GLYPHS['not comparable']} not comparable"
-        reason = item.difference.reason if item else ""
+        reason = comparison.difference.reason if comparison else ""
         dash_cell = PageCell(DASH, "", "delta", is_absent=True)
         return [dash_cell, PageCell(verdict, verdict, "delta", tooltip=reason)]
-    difference = item.difference
+    difference = comparison.difference
     assert difference.delta is not None
     text = format_difference(difference.delta, column.decimals)
     if difference.low is not None and difference.high is not None:
@@ -313,7 +321,7 @@ def _difference_cells(item: RowComparison | None, column: ComparedColumn) -> lis
             format_difference(value, column.decimals) for value in (difference.low, difference.high)
         )
         text += f" [{low}, {high}]"
-    verdict = f"{VERDICT_GLYPHS[item.verdict]} {item.verdict}"
+    verdict = f"{VERDICT_GLYPHS[comparison.verdict]} {comparison.verdict}"
     return [
         PageCell(text, repr(difference.delta), "delta"),
         PageCell(verdict, verdict, "delta", tooltip=difference.reason),

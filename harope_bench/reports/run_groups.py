@@ -68,8 +68,8 @@ def name_runs(runs: Sequence[ReportedRun], boards: Sequence[Board]) -> dict[str,
     }
     names = {}
     for run in runs:
-        labels = [entry_labels.get(str(item.path)) for item in run.results]
-        labels += [item.result.label for item in run.results]
+        labels = [entry_labels.get(str(stored_result.path)) for stored_result in run.results]
+        labels += [stored_result.result.label for stored_result in run.results]
         usual_name = run.plan.checkpoint.name if run.plan else run.id
         names[run.id] = next((label for label in labels if label), usual_name)
     return names
@@ -144,10 +144,10 @@ def group_results(
     """
     members: dict[tuple[object, ...], list[tuple[ReportedRun, StoredResult]]] = {}
     for run in runs:
-        for item in run.results:
-            if isinstance(find_evaluator(item.result.evaluator), PromptEvaluator):
-                key = (_family(item.result), item.result.side)
-                members.setdefault(key, []).append((run, item))
+        for stored_result in run.results:
+            if isinstance(find_evaluator(stored_result.result.evaluator), PromptEvaluator):
+                key = (_family(stored_result.result), stored_result.result.side)
+                members.setdefault(key, []).append((run, stored_result))
     baselines = _baseline_digests(boards)
     groups = [
         _make_group(pairs, run_names, baselines) for _, pairs in sorted(members.items(), key=_size)
@@ -185,12 +185,17 @@ def _make_group(
         name if names.count(name) == 1 else f"{name}, {run.id}"
         for name, (run, _) in zip(names, pairs, strict=True)
     ]
-    results = tuple(item for _, item in pairs)
+    results = tuple(stored_result for _, stored_result in pairs)
     first_result = results[0].result
     evaluator = load_evaluator(first_result.evaluator)
     assert isinstance(evaluator, PromptEvaluator)
     baseline_index = next(
-        (i for i, item in enumerate(results) if item.result.plan_digest in baseline_digests), 0
+        (
+            i
+            for i, stored_result in enumerate(results)
+            if stored_result.result.plan_digest in baseline_digests
+        ),
+        0,
     )
     return RunGroup(
         evaluator,
@@ -213,9 +218,9 @@ def _suite_name(result: Result) -> str:
 def _baseline_digests(boards: Sequence[Board]) -> set[str]:
     """Return the plans of the runs that are baselines in a table."""
     sources = (
-        board.cells[item.baseline, item.column].source
+        board.cells[comparison.baseline, comparison.column].source
         for board in boards
-        for item in board.comparisons
+        for comparison in board.comparisons
     )
     return {source.plan_digest for source in sources if source and source.plan_digest}
 
@@ -256,12 +261,16 @@ def leaf_metrics(evaluator: PromptEvaluator, stored_result: StoredResult) -> lis
 
 def sweep_charts(runs: Sequence[ReportedRun]) -> dict[str, list[SweepChart]]:
     """Return the metrics by image size of each suite that a checkpoint has at several sizes."""
-    results = [item for run in runs for item in run.results]
+    results = [stored_result for run in runs for stored_result in run.results]
     charts: dict[str, list[SweepChart]] = {}
-    suites = dict.fromkeys(item.result.plan.suite for item in results if item.result.plan)
+    suites = dict.fromkeys(
+        stored_result.result.plan.suite for stored_result in results if stored_result.result.plan
+    )
     for suite in suites:
         suite_results = [
-            item for item in results if item.result.plan and item.result.plan.suite == suite
+            stored_result
+            for stored_result in results
+            if stored_result.result.plan and stored_result.result.plan.suite == suite
         ]
         suite_charts = [
             chart
@@ -276,14 +285,14 @@ def sweep_charts(runs: Sequence[ReportedRun]) -> dict[str, list[SweepChart]]:
 
 def _sweep_metrics(results: Sequence[StoredResult]) -> list[str]:
     """Return the measured metrics that a sweep shows, nothing for results of one size."""
-    sizes = {item.result.side for item in results}
+    sizes = {stored_result.result.side for stored_result in results}
     if len(sizes) < 2:
         return []
     metrics_by_evaluator: dict[str, dict[str, None]] = {}
-    for item in results:
-        names = metrics_by_evaluator.setdefault(item.result.evaluator, {})
-        for metric in _evaluator_metrics(item):
-            measurement = item.result.find_measurement(metric.name)
+    for stored_result in results:
+        names = metrics_by_evaluator.setdefault(stored_result.result.evaluator, {})
+        for metric in _evaluator_metrics(stored_result):
+            measurement = stored_result.result.find_measurement(metric.name)
             if measurement is not None and measurement.value is not None:
                 names[metric.name] = None
 

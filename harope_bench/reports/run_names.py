@@ -40,7 +40,10 @@ def describe_plan(plan: Plan) -> str:
 
 def describe_run(run: ReportedRun) -> str:
     """Return the user's label of a run, what was run, or the evaluated target."""
-    label = next((item.result.label for item in run.results if item.result.label), None)
+    label = next(
+        (stored_result.result.label for stored_result in run.results if stored_result.result.label),
+        None,
+    )
     if label:
         return label
     if run.plan is not None:
