@@ -475,6 +475,14 @@ def test_without_images_the_verdicts_stay(two_runs: Path) -> None:
     assert command_with_both.exit_code == 2 and not (two_runs / "i").exists()
 
 
+@pytest.mark.parametrize("option", [["--no-images"], ["--assets", "images"]])
+def test_options_of_images_do_not_apply_to_markdown(two_runs: Path, option: list[str]) -> None:
+    markdown_path = two_runs / "r.md"
+    command = CliRunner().invoke(main, ["report", str(two_runs), "-o", str(markdown_path), *option])
+    assert command.exit_code == 2 and "do not apply to --format md" in command.output
+    assert not markdown_path.exists()
+
+
 def test_full_size_images_are_beside_the_page_and_linked(two_runs: Path) -> None:
     assets = two_runs.parent / "a folder/images"
     page_path = two_runs / "r.html"
