@@ -174,6 +174,32 @@ def test_an_evaluator_that_keeps_its_promises_passes() -> None:
     testing.check_evaluator(ToyEvaluator(), *synthetic())
 
 
+def with_contributions(change: Callable[[np.ndarray], np.ndarray]) -> Any:
+    """Return an evaluator whose contributions are changed."""
+
+    def evaluate(self: Any, features: Features, reference: Any) -> EvaluatorOutput:
+        output = ToyEvaluator.evaluate(self, features, reference)
+        arrays = {name: change(values) for name, values in output.per_sample.items()}
+        return output._replace(per_sample=arrays)
+
+    return evaluator(evaluate=evaluate)
+
+
+def reading(array: str) -> Any:
+    """Return an evaluator that reads an array."""
+
+    def evaluate(self: Any, features: Features, reference: Any) -> EvaluatorOutput:
+        features.arrays[array]
+        return ToyEvaluator.evaluate(self, features, reference)
+
+    return evaluator(evaluate=evaluate)
+
+
+def test_centred_contributions_of_samples_are_influence_values() -> None:
+    centred = with_contributions(lambda values: values - values.mean())
+    assert testing.check_evaluator(centred, *synthetic()) == 6
+
+
 METRIC = ToyEvaluator.metrics[0]
 
 
@@ -238,6 +264,21 @@ METRIC = ToyEvaluator.metrics[0]
                 )._replace(per_sample={"mean": np.zeros(7)})
             ),
             "per_sample of mean has 7 rows for 60 samples",
+        ),
+        (with_contributions(lambda values: values + 1), "per_sample of mean has the mean 1."),
+        (with_contributions(lambda values: 100 * values), "give contributions in its unit whose"),
+        (
+            with_contributions(lambda values: np.full(len(values), values.mean())),
+            "per_sample of mean is equal for all samples, but fewer samples change its value from",
+        ),
+        (
+            with_contributions(np.zeros_like),
+            "per_sample of mean is equal for all samples, but fewer samples change its value from",
+        ),
+        (
+            reading("patch_tokens"),
+            "it reads array patch_tokens, check_evaluator gives features, spatial, logits; pass"
+            " features with this array",
         ),
     ],
 )
