@@ -111,24 +111,23 @@ class _FeatureEvaluatorContract:
         reference: Mapping[str, np.ndarray],
         violations: ContractViolations,
     ):
-        from harope_bench.evaluators.base import NamedArrays
-
         self.plugin = plugin
-        self.features = features._replace(
-            arrays=NamedArrays(
-                features.arrays,
-                "it",
-                "check_evaluator",
-                "pass features with this array to check_evaluator, or declare it in `arrays`",
-            )
-        )
+        self.features = features
         self.reference = reference
         self.expect = violations.expect
         self.add_violation = violations.add_violation
 
     def evaluate(self, features: Features) -> EvaluatorOutput:
-        """Return the evaluator's output for these features."""
-        return self.plugin.evaluate(features, self.reference)
+        """Return the evaluator's output for these features; a missing array is an OptionError."""
+        from harope_bench.evaluators.base import NamedArrays
+
+        arrays = NamedArrays(
+            features.arrays,
+            "it",
+            "check_evaluator",
+            "pass features with this array to check_evaluator, or declare it in `arrays`",
+        )
+        return self.plugin.evaluate(features._replace(arrays=arrays), self.reference)
 
     def first_rows(self, n: int) -> Features:
         """Return the features of the first n samples."""
