@@ -113,7 +113,9 @@ class Evaluator(EvaluatorContract):
     rules: tuple[str, ...] = ("official",)  # supported sets of rules: official, corrected
     profiles_with_own_judge: tuple[str, ...] = ()  # profiles that need a judge of their own
     subject: Literal["images", "network"] = "images"  # what a row of the arrays describes
-    arrays: tuple[str, ...] = ()  # subject "network": names of the numeric arrays it reads
+    # Names of the numeric arrays it reads. Needed for subject "network"; for images they tell the
+    # contract which arrays to make besides those of the shipped judges.
+    arrays: tuple[str, ...] = ()
     text_arrays: tuple[str, ...] = ()  # subject "network": names of the string arrays it reads
 
     @property
