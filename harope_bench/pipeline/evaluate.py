@@ -494,7 +494,8 @@ def _score(
         if current_result is not None:
             return EvaluatedResult(current_result, path, is_new=False)
 
-    output = profile.evaluator.evaluate(extraction.features, reference.arrays)
+    features = extraction.features.for_evaluator(profile.name, profile.judge)
+    output = profile.evaluator.evaluate(features, reference.arrays)
     result = build_result(
         path,
         subject,
