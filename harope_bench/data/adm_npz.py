@@ -1,7 +1,8 @@
 """ADM's .npz of images, read and written one batch at a time.
 
 Format: openai/guided-diffusion:evaluations/evaluator.py. `arr_0` are images (N, H, W, 3) uint8,
-`arr_1` are optional labels. Grey images (N, H, W) are also read, as three equal channels. A reference also contains mu, sigma, mu_s and sigma_s.
+`arr_1` are optional labels. A reference also contains mu, sigma, mu_s and sigma_s. Grey images
+(N, H, W) are read as three equal channels.
 """
 
 from __future__ import annotations
