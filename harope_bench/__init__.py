@@ -71,4 +71,4 @@ if not TYPE_CHECKING:  # a type checker would accept every name
 
 def __dir__() -> list[str]:
     """Return the names of the module, those that are not imported yet included."""
-    return sorted({*globals(), *PUBLIC_NAMES})
+    return sorted({"__version__", "__doc__", *PUBLIC_NAMES})

@@ -42,13 +42,16 @@ TINY_FIELDS = {
 NUMERIC_TEXTS = {"np", "numpy", "scipy", "torch"}  # a module that names one of these computes
 # These compute only to have something to write, read, kill, refuse or show.
 FILES_AND_WORDS = {
+    "test_chosen_judges",
     "test_cli",
     "test_compbench_layout",
     "test_conditioning",
     "test_contamination",
+    "test_contract_mutations",
     "test_contracts",
     "test_cost",
     "test_cost_pipelines",
+    "test_device",
     "test_digits_file",
     "test_docs",
     "test_doors",
@@ -76,6 +79,7 @@ FILES_AND_WORDS = {
     "test_prompt_errors",
     "test_prompt_folder",
     "test_ready",
+    "test_recognise_suite",
     "test_recorded",
     "test_records",
     "test_registry",

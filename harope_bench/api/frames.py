@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from harope_bench.api.generation import Run
 from harope_bench.core.errors import MissingExtraError
+from harope_bench.core.extras import install_command
 from harope_bench.reports.result_rows import (
     RESULT_COLUMNS,
     read_result_rows,
@@ -30,7 +31,7 @@ def make_frame(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> 
         import pandas
     except ImportError as error:
         raise MissingExtraError(
-            "a data frame needs pandas, which is not installed; pip install 'harope-bench[frames]'"
+            "a data frame needs pandas, which is not installed", advice=install_command("frames")
         ) from error
     return pandas.DataFrame([dict(row) for row in rows], columns=list(columns))
 

@@ -114,7 +114,8 @@ class Generator:
         name: Name of the checkpoint in results and tables.
         version: Version of weights and code, as a text. A pipeline without one is identified by
             the hash of its weights.
-        encoding: Name of its positional encoding, such as "harope"; None if it is not stated.
+        encoding: Name of its positional encoding, registered ("harope") or your own, for tables;
+            None if it is not stated.
         settings: Further settings that decide pixels. A pipeline receives them as arguments of its
             call.
         batch_size: Number of images of one call, which is always full. Rows without a request
@@ -147,15 +148,21 @@ class Generator:
                 f"generator {self.name} is of type {type(self.call).__name__}; give a callable"
                 " (requests, generators) or a diffusers pipeline"
             )
+        if not self.is_pipeline and not _takes_two_arguments(self.call):
+            raise OptionError(
+                f"the callable of generator {self.name} does not take two arguments; define it as"
+                " call(requests, generators)"
+            )
         if self.version is None and not self.is_pipeline:
             raise OptionError(
                 f"generator {self.name} has no version, and code has no hash; give version='1', and"
                 " another text whenever its images change"
             )
-        if not 1 <= self.batch_size <= MAX_PADDED_BATCH_SIZE:
+        is_number = isinstance(self.batch_size, int)
+        if not is_number or not 1 <= self.batch_size <= MAX_PADDED_BATCH_SIZE:
             raise OptionError(
-                f"batch_size {self.batch_size} is not in 1 to {MAX_PADDED_BATCH_SIZE:,}; give"
-                " another number"
+                f"batch_size {self.batch_size!r} is not a whole number from 1 to"
+                f" {MAX_PADDED_BATCH_SIZE:,}; give another number"
             )
         for key, value in self.settings.items():
             if not isinstance(value, (str, bool, int, float)):
@@ -295,6 +302,19 @@ class PythonImageGenerator(ImageGenerator):
         output = self.generator.call(python_requests, generators)
         shape = (len(requests), settings.resolution, settings.resolution, 3)
         return GeneratedBatch(check_images(output, shape, f"generator {self.generator.name}"), {})
+
+
+def _takes_two_arguments(call: object) -> bool:
+    """Return whether a callable can be called with two positional arguments; True if unknown."""
+    if not callable(call):
+        return False
+    try:
+        inspect.signature(call).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin may have no signature
+        return True
+    return True
 
 
 def _python_request(request: Request, settings: Settings) -> GenerationRequest:

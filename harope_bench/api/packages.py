@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harope_bench.core.errors import MissingExtraError
+from harope_bench.core.extras import install_command
 
 
 def require_torch(purpose: str) -> None:
@@ -15,5 +16,5 @@ def require_torch(purpose: str) -> None:
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(
-            f"{purpose} needs torch, which is not installed", "pip install 'harope-bench[torch]'"
+            f"{purpose} needs torch, which is not installed", advice=install_command("torch")
         ) from error

@@ -8,6 +8,7 @@ import time
 import click
 import cloup
 
+from harope_bench.commands.option_types import KindName, NameOfKind
 from harope_bench.commands.options import EXIT_NO
 from harope_bench.commands.terminal import echo
 
@@ -15,8 +16,8 @@ EXIT_UNDECIDED = 4  # exit code of a contract that could not be checked as a who
 
 
 @cloup.command()
-@click.argument("kind")
-@click.argument("name")
+@click.argument("kind", type=KindName())
+@click.argument("name", type=NameOfKind())
 def check(kind: str, name: str) -> None:
     """Check a plug-in against the contract of its KIND.
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 import cloup
 
+from harope_bench.commands.option_types import StarterKind
 from harope_bench.commands.terminal import echo
 
 
 @cloup.command("new")
-@click.argument("kind")
+@click.argument("kind", type=StarterKind())
 @click.argument("name")
 @cloup.option(
     "-o",

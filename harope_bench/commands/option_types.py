@@ -96,7 +96,7 @@ class DeviceType(click.ParamType):
         from harope_bench.core.device import parse_device
 
         try:
-            return parse_device(str(value))
+            return parse_device(str(value).lower())
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -114,7 +114,8 @@ class FormatType(click.Choice[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the short name of the format; raise a usage error for an unknown one."""
-        return super().convert(self.long_names.get(value, value), param, ctx)
+        name = str(value).lower()
+        return super().convert(self.long_names.get(name, name), param, ctx)
 
 
 class TextType(click.ParamType):
@@ -129,8 +130,11 @@ class TextType(click.ParamType):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> str:
-        """Return the text unchanged."""
-        return str(value)
+        """Return the text unchanged; raise a usage error for an empty one."""
+        text = str(value)
+        if not text.strip():
+            self.fail("it is empty; give a value or leave the option out", param, ctx)
+        return text
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -168,6 +172,53 @@ class RegisteredName(TextType):
         return items
 
 
+class OwnCheckpoint(TextType):
+    """The option type of a checkpoint that the user registered."""
+
+    def candidates(self) -> list[str]:
+        """Return the user's checkpoints, without those of this package."""
+        from harope_bench.core import registry
+
+        entries = registry.list_entries("checkpoints").values()
+        return [entry.name for entry in entries if entry.origin == str(entry.path)]
+
+
+class ProfileName(TextType):
+    """The option type of profiles of evaluators, comma-separated."""
+
+    def candidates(self) -> list[str]:
+        """Return the profiles of all evaluators."""
+        from harope_bench.core import registry
+        from harope_bench.evaluators.base import load_evaluator
+
+        evaluators = map(load_evaluator, registry.list_names("evaluators"))
+        return sorted({profile for evaluator in evaluators for profile in evaluator.profiles})
+
+
+class StarterKind(TextType):
+    """The option type of the kinds of plug-ins that `new` writes."""
+
+    def candidates(self) -> Iterable[str]:
+        """Return the kinds."""
+        from harope_bench.testing.new_plugin import STARTERS
+
+        return STARTERS
+
+
+class NameOfKind(TextType):
+    """The option type of a registered name whose kind is the argument before it."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the names of the kind that start with the incomplete text."""
+        from harope_bench.core import registry
+
+        kind = f"{str(ctx.params.get('kind', '')).removesuffix('s')}s"
+        names = registry.list_names(kind) if kind in registry.PLUGIN_KINDS else []
+        return _matching(names, incomplete)
+
+
 class MetricName(TextType):
     """The option type of a metric's name."""
 
@@ -181,7 +232,7 @@ class MetricName(TextType):
 
 
 class KindName(TextType):
-    """The option type of a kind of registered names, such as "suites"."""
+    """The option type of a kind of registered names, such as "suites" or "suite"."""
 
     def candidates(self) -> Iterable[str]:
         """Return the kinds."""
@@ -191,4 +242,6 @@ class KindName(TextType):
 
 
 def _matching(texts: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(text) for text in texts if text.startswith(incomplete)]
+    """Return the texts that start with the incomplete one, in upper or lower case."""
+    start = incomplete.lower()
+    return [CompletionItem(text) for text in texts if text.lower().startswith(start)]

@@ -16,6 +16,7 @@ from harope_bench.commands.option_types import (
     DeviceType,
     FiniteFloat,
     KeyValueType,
+    ProfileName,
     RegisteredName,
 )
 
@@ -168,6 +169,7 @@ def scoring_options(command: CommandFunction) -> CommandFunction:
         cloup.option(
             "--profile",
             "profiles",
+            type=ProfileName(),
             metavar="NAMES",
             help=(
                 "Profiles of evaluator fidelity, comma-separated. A profile is the published"

@@ -11,6 +11,7 @@ import cloup
 
 from harope_bench.commands.option_types import (
     KeyValueType,
+    OwnCheckpoint,
     RegisteredName,
 )
 from harope_bench.commands.terminal import echo
@@ -195,7 +196,7 @@ def register(
 
 
 @cloup.command()
-@click.argument("name", type=RegisteredName("checkpoints"))
+@click.argument("name", type=OwnCheckpoint())
 def unregister(name: str) -> None:
     """Remove the registration of your checkpoint NAME.
 

@@ -210,7 +210,8 @@ def reproduce(
 
     \b
     harope-bench reproduce table2 --scale micro --count 500 --out runs/table2
-    # Add your own run, which `eval` wrote to runs/table2/my-pe:
+    # Add your own run, which `eval` wrote to runs/table2/my-pe, or a registered checkpoint, which
+    # is generated:
     harope-bench reproduce table2 --scale micro --count 500 --out runs/table2 \\
         --add my-pe="MyPE (ours)"
     """

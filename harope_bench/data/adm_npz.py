@@ -1,7 +1,8 @@
 """ADM's .npz of images, read and written one batch at a time.
 
 Format: openai/guided-diffusion:evaluations/evaluator.py. `arr_0` are images (N, H, W, 3) uint8,
-`arr_1` are optional labels. A reference also contains mu, sigma, mu_s and sigma_s.
+`arr_1` are optional labels. A reference also contains mu, sigma, mu_s and sigma_s. Grey images
+(N, H, W) are read as three equal channels.
 """
 
 from __future__ import annotations
@@ -55,6 +56,21 @@ def array_names(path: Path) -> set[str]:
 def images_shape(path: Path, is_reference: bool = False) -> tuple[int, int, int, int]:
     """Return the shape (N, H, W, 3) of the images in a file, each number at least 1.
 
+    Raises:
+        SampleError: See `_stored_shape`.
+    """
+    n_images, height, width, *_ = _stored_shape(path, is_reference)
+    return n_images, height, width, 3
+
+
+def has_grey_images(path: Path, is_reference: bool = False) -> bool:
+    """Return whether the images in a file are grey, (N, H, W); errors of `images_shape`."""
+    return len(_stored_shape(path, is_reference)) == 3
+
+
+def _stored_shape(path: Path, is_reference: bool) -> tuple[int, ...]:
+    """Return the shape of the images as stored, (N, H, W, 3) or (N, H, W), each at least 1.
+
     A sample file that contains `mu` is rejected, because ADM would score those statistics instead
     of the images (evaluator.py:164-172).
 
@@ -83,9 +99,13 @@ def images_shape(path: Path, is_reference: bool = False) -> tuple[int, int, int,
             f"{path} is not a readable npz ({first_line(error)}); make the file again"
         ) from error
 
-    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
+    # One image (H, W, 3) is not taken for H grey images.
+    is_grey = len(shape) == 3 and shape[2] != 3
+    is_colour = len(shape) == 4 and shape[3] == 3
+    if dtype != np.uint8 or not (is_grey or is_colour):
         raise SampleError(
-            f"{path} arr_0 is {dtype} {shape}, wanted uint8 (N, H, W, 3); convert the images first"
+            f"{path} arr_0 is {dtype} {shape}, wanted uint8 (N, H, W, 3), or (N, H, W) of grey"
+            " images; convert the images first"
         )
     if is_fortran and math.prod(shape) > MAX_FORTRAN_BYTES:
         raise SampleError(
@@ -107,13 +127,25 @@ def images_shape(path: Path, is_reference: bool = False) -> tuple[int, int, int,
 def read_batches(path: Path, batch_size: int, is_reference: bool = False) -> Iterator[np.ndarray]:
     """Yield the images in order, in batches (B, H, W, 3) uint8 of at most `batch_size` images.
 
+    Grey images get three equal channels.
+
     Raises:
         SampleError: As `images_shape`, or the file is damaged. The message names the first image
             that cannot be read.
     """
-    n_images, *image_shape = images_shape(path, is_reference)
+    stored_shape = _stored_shape(path, is_reference)
+    _, height, width, *_ = stored_shape
+    batch_size = max(1, min(batch_size, BATCH_BYTES // (3 * height * width)))
+    for batch in _stored_batches(path, stored_shape, batch_size):
+        yield batch if batch.ndim == 4 else np.repeat(batch[..., None], 3, axis=-1)  # (B, H, W, 3)
+
+
+def _stored_batches(
+    path: Path, stored_shape: tuple[int, ...], batch_size: int
+) -> Iterator[np.ndarray]:
+    """Yield the images in batches (B, ...) as they are stored; errors of `read_batches`."""
+    n_images, *image_shape = stored_shape
     image_bytes = math.prod(image_shape)
-    batch_size = max(1, min(batch_size, BATCH_BYTES // image_bytes))
     n_read = 0
     try:
         with open_npz(path) as (archive, _), archive.open(IMAGES_MEMBER) as member:
@@ -125,7 +157,7 @@ def read_batches(path: Path, batch_size: int, is_reference: bool = False) -> Ite
                 data = member.read(n_batch * image_bytes)
                 if len(data) < n_batch * image_bytes:
                     raise EOFError("cut short")
-                yield np.frombuffer(data, np.uint8).reshape(n_batch, *image_shape)  # (B, H, W, 3)
+                yield np.frombuffer(data, np.uint8).reshape(n_batch, *image_shape)
                 n_read += n_batch
     except ARCHIVE_ERRORS as error:
         raise SampleError(
@@ -141,9 +173,9 @@ def _fortran_batches(
     data = member.read(math.prod(shape))
     if len(data) < math.prod(shape):
         raise EOFError("cut short")
-    images = np.frombuffer(data, np.uint8).reshape(shape, order="F")  # (N, H, W, 3)
+    images = np.frombuffer(data, np.uint8).reshape(shape, order="F")  # (N, ...)
     for start in range(0, shape[0], batch_size):
-        yield np.ascontiguousarray(images[start : start + batch_size])  # (B, H, W, 3)
+        yield np.ascontiguousarray(images[start : start + batch_size])  # (B, ...)
 
 
 def read_labels(path: Path) -> np.ndarray | None:

@@ -104,6 +104,19 @@ def open_image(data: bytes, image_name: str) -> Iterator[Image.Image]:
         ) from error
 
 
+def image_size(data: bytes, image_name: str) -> tuple[int, int]:
+    """Return width and height of the image in the bytes of a file, without decoding it.
+
+    Args:
+        image_name: The image, for messages.
+
+    Raises:
+        SampleError: As `open_image`.
+    """
+    with open_image(data, image_name) as image:
+        return image.size
+
+
 def read_image_bytes(path: Path) -> bytes:
     """Return the bytes of an image file.
 

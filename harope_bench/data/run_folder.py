@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,12 +188,19 @@ class RunFolder:
                 ) from error
         return IndexRanges(ranges)
 
-    def missing_indices(self, indices: Iterable[int]) -> IndexRanges:
-        """Return those of the indices that have no record, or whose image file is missing."""
+    def missing_indices(
+        self, indices: Iterable[int], records: Mapping[int, SampleRecord] | None = None
+    ) -> IndexRanges:
+        """Return those of the indices that have no record, or whose image file is missing.
+
+        Args:
+            records: The sample records by index; None reads them.
+        """
+        records = self.read_records() if records is None else records
         index_ranges = IndexRanges.from_indices(indices)
         finished_indices = [
             index
-            for index, record in self.read_records().items()
+            for index, record in records.items()
             if index in index_ranges and self._is_finished(record)
         ]
         return index_ranges.difference(finished_indices)

@@ -25,7 +25,13 @@ from harope_bench.data.image_folder import (
     list_images,
     nested_folders_text,
 )
-from harope_bench.data.image_io import DecodedImage, centre_crop, crop_to_box, decode_image
+from harope_bench.data.image_io import (
+    DecodedImage,
+    centre_crop,
+    crop_to_box,
+    decode_image,
+    image_size,
+)
 from harope_bench.data.run_folder import PLAN_FILE, RECORDS_FILE, REQUESTS_FILE, RunFolder
 
 
@@ -128,6 +134,17 @@ class SampleSet:
         first_index = self.indices[0]
         return self._read_image(first_index, self.files[first_index]).decoded_image.image.shape
 
+    def has_file_size(self, width: int, height: int) -> bool:
+        """Return whether every image file has this size; False at the first that differs.
+
+        Raises:
+            SampleError: A file cannot be read or is no image.
+        """
+        return all(
+            image_size(self._read_bytes(i, path), f"image {i} ({path})") == (width, height)
+            for i, path in (self.files or {}).items()
+        )
+
     def check_image(self, index: int) -> None:
         """Raise SampleError if an image file cannot be read or does not have its recorded hash.
 
@@ -228,6 +245,7 @@ class SampleSet:
         return np.stack(images)  # (B, H, W, 3)
 
     def _npz_batches(self, requested_indices: set[int], size: int) -> Iterator[Batch]:
+        mode = "L" if adm_npz.has_grey_images(self.path, self.is_reference) else "RGB"
         start = 0
         for npz_images in adm_npz.read_batches(self.path, size, self.is_reference):
             rows = [k for k in range(len(npz_images)) if start + k in requested_indices]
@@ -235,7 +253,7 @@ class SampleSet:
                 images = npz_images[rows]  # (B, H, W, 3)
                 hashes = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
                 indices = [start + k for k in rows]
-                yield Batch(indices, hashes, images, ("RGB",) * len(images))
+                yield Batch(indices, hashes, images, (mode,) * len(images))
             start += len(npz_images)
 
 
@@ -299,20 +317,26 @@ def _npz_set(
 def crop_samples(samples: SampleSet, side: int) -> SampleSet:
     """Return the same files, centre-cropped as they are read. Their sizes may differ.
 
+    Images that all have this size are not changed, and the set gets no warning. Such an .npz is
+    accepted too.
+
     Raises:
         OptionError: The side has more than MAX_RESOLUTION pixels.
-        SampleError: The set is an .npz, whose images have one size.
+        SampleError: The set is an .npz of images of another size, or an image cannot be read.
     """
     check_maximum("--crop", side, MAX_RESOLUTION)
     if samples.files is None:
-        raise SampleError(
-            f"{samples.path} is an npz, whose images have one size; --crop is for folders"
-        )
-    return replace(
-        samples,
-        crop_side=side,
-        warnings=(*samples.warnings, f"images: centre-cropped to {side}x{side}"),
-    )
+        height, width, _ = samples.shape
+        if height != side or width != side:
+            raise SampleError(
+                f"{samples.path} is an npz of images of {width}x{height}, --crop {side} would"
+                " change them; --crop is for folders"
+            )
+        return samples
+    warnings = samples.warnings
+    if not samples.has_file_size(side, side):
+        warnings = (*warnings, f"images: centre-cropped to {side}x{side}")
+    return replace(samples, crop_side=side, warnings=warnings)
 
 
 def limit_samples(samples: SampleSet, count: int | None) -> SampleSet:

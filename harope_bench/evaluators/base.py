@@ -16,6 +16,30 @@ from harope_bench.core.schema import Measurement, RuleDifference
 from harope_bench.metrics.moments import Moments
 
 
+class NamedArrays(dict[str, np.ndarray]):
+    """Arrays by name, of which a missing one is an error that names its reader and its source."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], reader: str, source: str, advice: str):
+        """Copy the names of the arrays.
+
+        Args:
+            reader: who reads the arrays, such as "evaluator fidelity".
+            source: who gives the arrays, such as "judge digits-net".
+            advice: what to do where an array is missing.
+        """
+        super().__init__(arrays)
+        self.reader = reader
+        self.source = source
+        self.advice = advice
+
+    def __missing__(self, name: str) -> np.ndarray:
+        """Raise OptionError."""
+        raise OptionError(
+            f"{self.reader} reads array {name}, {self.source} gives {', '.join(self)};"
+            f" {self.advice}"
+        )
+
+
 class Features(NamedTuple):
     """The arrays that one feature extractor computed for a sample set, in index order.
 
@@ -39,9 +63,16 @@ class Features(NamedTuple):
 
         Cached and computed moments are equal to the bit.
         """
+        rows = self.arrays[name]
         if self.cached_moments is not None:
             return self.cached_moments(name)
-        return Moments.from_rows(self.arrays[name])
+        return Moments.from_rows(rows)
+
+    def for_evaluator(self, evaluator: str, judge: str) -> Features:
+        """Return equal features of which a missing array is an error that names both plug-ins."""
+        advice = "choose another judge (see list judges -v)"
+        arrays = NamedArrays(self.arrays, f"evaluator {evaluator}", f"judge {judge}", advice)
+        return self._replace(arrays=arrays)
 
 
 class EvaluatorOutput(NamedTuple):
@@ -82,7 +113,9 @@ class Evaluator(EvaluatorContract):
     rules: tuple[str, ...] = ("official",)  # supported sets of rules: official, corrected
     profiles_with_own_judge: tuple[str, ...] = ()  # profiles that need a judge of their own
     subject: Literal["images", "network"] = "images"  # what a row of the arrays describes
-    arrays: tuple[str, ...] = ()  # subject "network": names of the numeric arrays it reads
+    # Names of the numeric arrays it reads. Needed for subject "network"; for images they tell the
+    # contract which arrays to make besides those of the shipped judges.
+    arrays: tuple[str, ...] = ()
     text_arrays: tuple[str, ...] = ()  # subject "network": names of the string arrays it reads
 
     @property

@@ -43,6 +43,7 @@ from harope_bench.pipeline.reference_stats import (
     ReferenceExtraction,
     open_reference,
 )
+from harope_bench.pipeline.stored_requests import check_stored_requests
 from harope_bench.suites.base import LabelSuite, PromptSuite, Suite, load_suite
 from harope_bench.suites.official_layouts.prompt_folder import (
     PromptFolderOptions,
@@ -157,12 +158,19 @@ def evaluate_profiles(
 
 
 def check_run_suite(target: Path, samples: SampleSet, suite: str) -> None:
-    """Raise OptionError if a run was generated for another suite."""
-    if samples.plan is not None and samples.plan.suite != suite:
+    """Raise OptionError if a run was generated for another suite.
+
+    Raises:
+        PlanMismatchError: The suite requests other labels or prompts now than were generated.
+    """
+    if samples.plan is None:
+        return
+    if samples.plan.suite != suite:
         raise OptionError(
             f"{target} was generated for suite {samples.plan.suite}, not for {suite}; leave"
             " --suite out"
         )
+    check_stored_requests(samples.plan, samples.path, RunFolder(samples.path).read_records())
 
 
 def check_whole_run(target: Path, out: Path, count: int | None) -> None:
@@ -494,7 +502,8 @@ def _score(
         if current_result is not None:
             return EvaluatedResult(current_result, path, is_new=False)
 
-    output = profile.evaluator.evaluate(extraction.features, reference.arrays)
+    features = extraction.features.for_evaluator(profile.name, profile.judge)
+    output = profile.evaluator.evaluate(features, reference.arrays)
     result = build_result(
         path,
         subject,

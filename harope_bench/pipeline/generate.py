@@ -38,6 +38,7 @@ from harope_bench.models.load_checkpoint import (
     open_generator,
 )
 from harope_bench.models.samplers.base import load_sampler, load_settings_sampler
+from harope_bench.pipeline.stored_requests import check_stored_requests
 from harope_bench.suites.base import Suite, load_suite
 
 
@@ -220,7 +221,7 @@ def generate(
         generator: the plan's generator if it is in memory; None opens the plan's checkpoint.
 
     Raises:
-        PlanMismatchError: The folder belongs to another plan.
+        PlanMismatchError: The folder belongs to another plan, or the suite changed its requests.
         WeightsError: The weights are missing, altered or do not fit.
         OptionError: More than MAX_INDICES samples.
     """
@@ -256,8 +257,14 @@ def missing_requests(plan: Plan, indices: Sequence[int], run: RunFolder) -> dict
     Raises:
         OptionError: The suite has no such sample, or the network cannot generate it.
         MissingAssetError: The suite's prompts are not fetched.
+        PlanMismatchError: The folder's samples of this plan have other labels or prompts than the
+            suite requests now.
     """
-    missing_indices = run.missing_indices(indices)
+    records = run.read_records()
+    folder_plan = run.plan
+    if folder_plan is not None and folder_plan.digest == plan.digest:
+        check_stored_requests(plan, run.folder, records)
+    missing_indices = run.missing_indices(indices, records)
     return {r.index: r for r in _requests(plan, missing_indices)} if missing_indices else {}
 
 

@@ -373,7 +373,8 @@ def _score_differences(
     extraction: ExtractedFeatures,
 ) -> Iterator[str]:
     """Yield the differences in measurements, warnings and per-sample arrays."""
-    score = evaluator_profile.evaluator.evaluate(extraction.features, reference.arrays)
+    features = extraction.features.for_evaluator(evaluator_profile.name, evaluator_profile.judge)
+    score = evaluator_profile.evaluator.evaluate(features, reference.arrays)
     stored_measurements = _measurements_by_name(stored_result.measurements)
     new_measurements = _measurements_by_name(score.measurements)
     for line in mapping_differences(stored_measurements, new_measurements):

@@ -203,7 +203,9 @@ def compare_results(
             direction, baseline_measurement, new_measurement, pairs.prompt_pairs, value_range
         )
     if pairs.reason or pairs.baseline_contributions is None or pairs.new_contributions is None:
-        return _unpaired_difference(direction, baseline_measurement, new_measurement, pairs.reason)
+        return _unpaired_difference(
+            direction, baseline_measurement, new_measurement, pairs.reason, value_range
+        )
     return _paired_sample_difference(
         direction,
         baseline_measurement,
@@ -220,9 +222,12 @@ def _unpaired_difference(
     baseline_measurement: Measurement,
     new_measurement: Measurement,
     unpaired_reason: str,
+    value_range: float | None,
 ) -> Difference:
     """Return the unpaired difference, with the reason why samples are not paired."""
-    difference = significance.difference(direction, baseline_measurement, new_measurement)
+    difference = _limit_interval(
+        significance.difference(direction, baseline_measurement, new_measurement), value_range
+    )
     prefix = "" if difference.delta is not None else f"{difference.reason}; "
     reason = f"{prefix}unpaired: {unpaired_reason}{_unknown_error_note(difference)}"
     return difference._replace(reason=reason)
@@ -259,10 +264,25 @@ def _paired_sample_difference(
             new_contributions,
             value_range,
         )
+    difference = _limit_interval(difference, value_range)
     unmoved_difference = _unmoved_interval(difference, new_measurement.n_scored, value_range)
     if unmoved_difference is not None:
         return unmoved_difference._replace(reason=f"{pairing}; {UNMOVED_TEXT}")
     return difference._replace(reason=pairing + _unknown_error_note(difference))
+
+
+def _limit_interval(difference: Difference, value_range: float | None) -> Difference:
+    """Return the difference with its interval cut to the differences that two values can have.
+
+    Args:
+        difference: the difference of a metric.
+        value_range: the metric's upper bound minus its lower one; None without bounds.
+    """
+    if difference.low is None or difference.high is None or value_range is None:
+        return difference
+    return difference._replace(
+        low=max(difference.low, -value_range), high=min(difference.high, value_range)
+    )
 
 
 def _judge_text(judge: JudgeRecord, sha256: str = "") -> str | None:
@@ -476,7 +496,7 @@ class PairedContributions(NamedTuple):
         prompt_pairs: the prompts of both runs, if prompts are paired.
         pairing: how samples are paired, as text.
         has_sample_rows: whether a contribution is one of a sample. False for recall, whose
-            contributions are random halves of the samples, or reference images.
+            contributions are random halves of the samples.
     """
 
     baseline_contributions: np.ndarray | None
@@ -500,7 +520,8 @@ def pair_contributions(
     The references must be equal too. `METRIC_halves` takes precedence over `METRIC`: recall's
     contributions are those of reference images, but other seeds change the samples. The halves
     hold the same samples in both runs. They are multiplied by sqrt(H), so that sd / sqrt(H) of
-    their difference is its standard error.
+    their difference is its standard error. If a run has no halves, as where all have one recall,
+    nothing is paired: reference images in the balls of the same samples are not independent.
     """
     for stored_result in (baseline_result, new_result):
         arrays_file = stored_result.result.arrays_file
@@ -509,7 +530,8 @@ def pair_contributions(
 
     # Names of the arrays to pair
     arrays = [read_arrays(baseline_result), read_arrays(new_result)]
-    has_halves = all(f"{metric}_halves" in run_arrays for run_arrays in arrays)
+    n_with_halves = sum(f"{metric}_halves" in run_arrays for run_arrays in arrays)
+    has_halves = n_with_halves == len(arrays)
     name = f"{metric}_halves" if has_halves else metric
     if any(name not in run_arrays or "indices" not in run_arrays for run_arrays in arrays):
         return _without_pairs(f"no per-sample values of {metric}")
@@ -525,6 +547,8 @@ def pair_contributions(
     if not np.array_equal(arrays[0]["indices"], arrays[1]["indices"]):
         return _without_pairs("other sample indices")
 
+    if n_with_halves == 1:
+        return _without_pairs("one run has no random halves")
     baseline_values, new_values = (
         np.asarray(run_arrays[name], dtype=np.float64) for run_arrays in arrays
     )
@@ -537,10 +561,9 @@ def pair_contributions(
         return PairedContributions(
             baseline_values * scale, new_values * scale, reason="", has_sample_rows=False
         )
-    has_sample_rows = len(baseline_values) == len(arrays[0]["indices"])
-    return PairedContributions(
-        baseline_values, new_values, reason="", has_sample_rows=has_sample_rows
-    )
+    if len(baseline_values) != len(arrays[0]["indices"]):
+        return _without_pairs("neither run has random halves")
+    return PairedContributions(baseline_values, new_values, reason="")
 
 
 def _pair_equal_images(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from harope_bench.core.errors import MissingAssetError
 from harope_bench.core.schema import JUDGE_CLASSES
 from harope_bench.testing.contract_violations import PLAIN_NAME_PATTERN, ContractViolations
+from harope_bench.testing.contributions import find_contribution_errors
 from harope_bench.testing.feature_extractor import check_self_checks, check_weights_hash
 from harope_bench.testing.synthetic_inputs import default_annotated_images
 
@@ -236,6 +237,7 @@ class _AnnotationEvaluatorContract:
         self.plugin = plugin
         self.given_images = annotated_images
         self.expect = violations.expect
+        self.add_violation = violations.add_violation
 
     @cached_property
     def annotated_images(self) -> Sequence[AnnotatedImage]:
@@ -338,6 +340,8 @@ class _AnnotationEvaluatorContract:
                 len(np.asarray(rows)) == image_count,
                 f"{key} has {len(rows)} rows for {image_count} images",
             )
+        for message in find_contribution_errors(output, image_count):
+            self.add_violation(message)
         self.expect(
             len(output.sample_scores) == image_count,
             f"has {len(output.sample_scores)} sample scores for {image_count} images",

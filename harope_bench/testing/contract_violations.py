@@ -39,14 +39,16 @@ class ContractViolations:
     def run_checks(self, checks: Sequence[Callable[[], None]]) -> int:
         """Run every check and return their number.
 
-        An exception in one is a violation, and the others still run. A check that lacks weights,
-        prompts or an optional package is reported only where nothing is violated.
+        An exception in one is a violation, and the others still run; an equal one is not listed
+        again. A check that lacks weights, prompts or an optional package is reported only where
+        nothing is violated.
 
         Raises:
             AssertionError: It lists every violation.
             UncheckedContractError: Nothing is violated, and a check could not run.
         """
         missing: dict[str, BenchError] = {}
+        listed_errors: set[str] = set()
         for check in checks:
             check_name = check.__name__.strip("_")
             try:
@@ -54,7 +56,10 @@ class ContractViolations:
             except (MissingAssetError, MissingExtraError) as error:
                 missing[check_name] = error
             except Exception as error:  # noqa: BLE001 - whatever a plug-in raises belongs in the list
-                self.messages.append(f"{check_name}: {type(error).__name__}: {error}")
+                error_text = f"{type(error).__name__}: {error}"
+                if error_text not in listed_errors:
+                    self.messages.append(f"{check_name}: {error_text}")
+                listed_errors.add(error_text)
         if self.messages:
             raise AssertionError(
                 f"{self.subject} breaks its contract:\n"

@@ -72,6 +72,7 @@ def check_encoding(
             contract.check_permutation_equivariance,
             contract.check_no_cache_between_calls,
             contract.check_state_dict_reload,
+            contract.check_random_constants_saved,
             contract.check_position_dependence,
         ]
     )
@@ -103,14 +104,18 @@ class _EncodingContract:
         # Options that are rejected are the caller's mistake, so they raise here.
         self.build(options)
 
-    def build(self, options: dict[str, Option]) -> Encoding:
-        """Return a newly initialised encoding, the same at every call."""
+    def build(self, options: dict[str, Option], seed: int = 0) -> Encoding:
+        """Return a newly initialised encoding.
+
+        Args:
+            seed: of torch's global generator.
+        """
         import torch
 
         from harope_bench.encodings.base import build_encoding
 
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             return build_encoding(self.encoding_class, self.shape, options)
 
     @property
@@ -558,6 +563,36 @@ class _EncodingContract:
                 f"layer {layer} differs after a state dict round trip: something that matters is"
                 " not in the state dict",
             )
+
+    def check_random_constants_saved(self) -> None:
+        """Check that a state dict makes encodings equal that were built from other seeds."""
+        import torch
+
+        encoding = self.build_perturbed()
+        reloaded_encoding = self.build(self.options, seed=7)
+        reloaded_encoding.load_state_dict(encoding.state_dict(), strict=True)
+        positions = _positions(self.grids[0])
+        for layer in range(N_LAYERS):
+            pairs = zip(
+                self._layer_outputs(reloaded_encoding, positions, layer),
+                self._layer_outputs(encoding, positions, layer),
+                strict=True,
+            )
+            self.expect(
+                all(torch.equal(reloaded_output, output) for reloaded_output, output in pairs),
+                f"layer {layer} differs in an encoding that another seed built, after it loaded the"
+                " same state dict; register random constants as buffers, or make them from a"
+                " seeded generator",
+            )
+
+    def _layer_outputs(self, encoding: Encoding, positions: Tensor, layer: int) -> list[Tensor]:
+        """Return the scores of a layer, and its changed values and attention outputs."""
+        values, attention_outputs = self.random_queries(len(positions))
+        return [
+            self.scores(encoding, positions, layer),
+            encoding.transform_values(values, layer),
+            encoding.transform_outputs(attention_outputs, layer),
+        ]
 
     def check_position_dependence(self) -> None:
         """Check that scores depend on positions, and that inputs do not change in place.

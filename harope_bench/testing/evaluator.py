@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 
 from harope_bench.testing.annotator import check_annotation_evaluator
 from harope_bench.testing.contract_violations import PLAIN_NAME_PATTERN, ContractViolations
+from harope_bench.testing.contributions import (
+    find_constant_contributions,
+    find_contribution_errors,
+)
 from harope_bench.testing.synthetic_inputs import default_features, default_reference
 
 if TYPE_CHECKING:
@@ -89,6 +93,7 @@ def check_feature_evaluator(
         [
             contract.check_required_members,
             contract.check_every_metric,
+            contract.check_contributions,
             contract.check_failure_counts,
             contract.check_reasons_for_missing_values,
             contract.check_determinism,
@@ -110,10 +115,19 @@ class _FeatureEvaluatorContract:
         self.features = features
         self.reference = reference
         self.expect = violations.expect
+        self.add_violation = violations.add_violation
 
     def evaluate(self, features: Features) -> EvaluatorOutput:
-        """Return the evaluator's output for these features."""
-        return self.plugin.evaluate(features, self.reference)
+        """Return the evaluator's output for these features; a missing array is an OptionError."""
+        from harope_bench.evaluators.base import NamedArrays
+
+        arrays = NamedArrays(
+            features.arrays,
+            "it",
+            "check_evaluator",
+            "pass features with this array to check_evaluator, or declare it in `arrays`",
+        )
+        return self.plugin.evaluate(features._replace(arrays=arrays), self.reference)
 
     def first_rows(self, n: int) -> Features:
         """Return the features of the first n samples."""
@@ -264,6 +278,17 @@ class _FeatureEvaluatorContract:
                 np.isfinite(values[~is_excluded]).all(),
                 f"{call_text} per_sample of {name} is not finite",
             )
+
+    def check_contributions(self) -> None:
+        """Check that the contributions of samples have the metric as their mean, and differ."""
+        row_count = len(self.features.indices)
+        output = self.evaluate(self.features)
+        output_of_some = self.evaluate(self.first_rows(row_count * 2 // 3))
+        for message in (
+            *find_contribution_errors(output, row_count),
+            *find_constant_contributions(output, output_of_some, row_count),
+        ):
+            self.add_violation(message)
 
     def check_failure_counts(self) -> None:
         """Check that failed images are counted and change no value."""

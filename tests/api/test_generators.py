@@ -187,7 +187,7 @@ def test_seed_and_resolution_are_settings_of_the_plan(tmp_path: Path) -> None:
         ({"name": "a/b"}, "is not a plain name"),
         ({"name": "digits-harope"}, "is a registered checkpoint"),
         ({"version": None}, "has no version, and code has no hash; give version='1'"),
-        ({"batch_size": 0}, "batch_size 0 is not in 1 to"),
+        ({"batch_size": 0}, "batch_size 0 is not a whole number from 1 to"),
         ({"settings": {"sizes": [1, 2]}}, "setting 'sizes' of generator noise is of type list"),
         ({"call": 5}, "is of type int; give a callable"),
     ],

@@ -186,6 +186,11 @@ def test_the_page_of_commands_is_that_of_the_help_pages() -> None:
         ("fish", "harope-bench eval x --device cp", "cpu"),
         ("bash", "harope-bench table table1", "table10"),
         ("bash", "harope-bench train digits-d", "digits-dit"),
+        ("bash", "harope-bench check enc", "encodings"),
+        ("bash", "harope-bench check encoding har", "harope"),
+        ("zsh", "harope-bench new feature", "feature-extractor"),
+        ("bash", "harope-bench compare a b --metric FI", "fid"),
+        ("fish", "harope-bench eval x --profile torch", "torch-fidelity"),
     ],
 )
 def test_names_are_completed(

@@ -95,7 +95,9 @@ def test_sample_npz_with_statistics_is_refused(images: np.ndarray, tmp_path: Pat
     [
         ({"other": np.zeros(3)}, "no arr_0"),
         ({"arr_0": np.zeros((2, 4, 4, 3), np.float32)}, "wanted uint8"),
-        ({"arr_0": np.zeros((2, 4, 4), np.uint8)}, "wanted uint8"),
+        ({"arr_0": np.zeros((2, 4, 4), np.float32)}, "wanted uint8"),
+        ({"arr_0": np.zeros((4, 4, 3), np.uint8)}, "wanted uint8"),
+        ({"arr_0": np.zeros((4, 4), np.uint8)}, "wanted uint8"),
         ({"arr_0": np.array([{}], dtype=object)}, "not a readable npz"),
     ],
 )

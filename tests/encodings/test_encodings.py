@@ -227,6 +227,43 @@ class InPlace(Ape):
         return tokens
 
 
+class UnseededScale(RopeAxial):
+    """A random factor of queries that is in no state dict."""
+
+    def __init__(self, shape: base.ModelShape, options: base.EncodingOptions):
+        super().__init__(shape, options)
+        self.scale = torch.rand(())
+
+    def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        return super().rotate(self.scale.to(q.dtype) * q, k, positions, layer)
+
+
+class UnseededValues(RopeAxial):
+    """A random vector that is added to values and is in no state dict."""
+
+    offset: Tensor
+
+    def __init__(self, shape: base.ModelShape, options: base.EncodingOptions):
+        super().__init__(shape, options)
+        self.make_offset(shape)
+
+    def make_offset(self, shape: base.ModelShape) -> None:
+        self.offset = torch.randn(shape.head_dim)
+
+    def transform_values(self, v: Tensor, layer: int) -> Tensor:
+        return v + self.offset.to(v.dtype)
+
+
+class SavedValues(UnseededValues):
+    def make_offset(self, shape: base.ModelShape) -> None:
+        self.register_buffer("offset", torch.randn(shape.head_dim))
+
+
+class SeededValues(UnseededValues):
+    def make_offset(self, shape: base.ModelShape) -> None:
+        self.offset = torch.randn(shape.head_dim, generator=torch.Generator().manual_seed(0))
+
+
 class IdentityEncoding(base.Encoding):
     properties = base.EncodingProperties(
         relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False
@@ -253,6 +290,8 @@ class IdentityEncoding(base.Encoding):
         (UnusedParameter, "no gradient reaches idle"),
         (RandomInside, "draws random numbers"),
         (HiddenState, "not in the state dict"),
+        (UnseededScale, "register random constants as buffers, or make them from a seeded"),
+        (UnseededValues, "register random constants as buffers, or make them from a seeded"),
         (SequenceOrder, "index in the sequence matters"),
         (BagOfOptions, "accepts an unknown option"),
         (WidensResults, "torch.bfloat16 into"),
@@ -265,6 +304,13 @@ def test_the_contract_catches_a_broken_promise(liar: type[base.Encoding], messag
     with pytest.raises(AssertionError, match="breaks its contract") as excinfo:
         check_encoding(liar)
     assert message in str(excinfo.value)
+
+
+@pytest.mark.parametrize("encoding_class", [SavedValues, SeededValues])
+def test_random_constants_in_the_state_dict_or_of_a_seed_hold(
+    encoding_class: type[base.Encoding],
+) -> None:
+    assert check_encoding(encoding_class) == 16
 
 
 # ------------------------------------------------------------------------------ formulas by hand

@@ -164,3 +164,36 @@ def test_recalls_of_two_models_are_paired_by_halves(tmp_path: Path) -> None:
         not rows.has_sample_rows
         and pair_contributions("precision", first_scored_run, two).has_sample_rows
     )
+
+
+def test_a_recall_without_halves_is_not_paired_by_reference_images(tmp_path: Path) -> None:
+    """20 images cover all of 400 references or none; that is no evidence from 400 pairs."""
+    rng = np.random.default_rng(8)
+    real, latents = rng.normal(size=(400, 4)), rng.normal(size=(20, 4))
+    outside, distant, inside = (
+        scored_run(tmp_path / name, name, values, real)
+        for name, values in (("ape", 100 + latents), ("learned", 50 + latents), ("harope", latents))
+    )
+    difference = compare_results("recall", "higher", outside, inside)
+    errors = [run.result.find_measurement("recall").se for run in (outside, inside)]  # type: ignore[union-attr]
+    assert difference.reason == "unpaired: one run has no random halves"
+    assert (difference.is_paired, difference.wins, difference.test) == (False, None, "normal")
+    assert difference.se == pytest.approx(np.hypot(*errors))
+
+    difference = compare_results("recall", "higher", outside, distant)
+    assert (difference.verdict, difference.delta) == ("not resolved", 0)
+    assert difference.reason == "unpaired: neither run has random halves"
+    assert difference.low is not None and difference.low < 0
+
+
+def test_an_interval_of_a_bounded_metric_ends_at_the_largest_difference(tmp_path: Path) -> None:
+    plan = fake_runs.plan(fake_runs.checkpoint("digits-harope", "harope"))
+    measurements = [fake_runs.measurement("recall", v, 0.4, 200) for v in (0.005, 0.995)]
+    runs = []
+    for name, measurement in zip("ab", measurements, strict=True):
+        result = fake_runs.result(plan, [measurement], evaluator="fidelity")
+        path = fake_runs.write_result(tmp_path / name, result, {}, "fidelity")
+        runs.append(StoredResult(read_result(path), path))
+    difference = compare_results("recall", "higher", *runs)
+    assert (difference.delta, difference.high) == (pytest.approx(0.99), 1.0)
+    assert difference.low == pytest.approx(0.99 - 1.96 * 0.4 * np.sqrt(2), abs=1e-3)

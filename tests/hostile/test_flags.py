@@ -200,7 +200,7 @@ ROWS: dict[str, tuple[tuple[str, ...], int, str]] = {
         "--crop 8,193 is more than 8,192",
     ),
     "reference-crop-of-npz": (
-        ("reference", "x.npz", "r.npz", "--judge", "digits-net", "--crop", "28"),
+        ("reference", "x.npz", "r.npz", "--judge", "digits-net", "--crop", "14"),
         NAMED_COUNT,
         "--crop is for folders",
     ),

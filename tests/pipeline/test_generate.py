@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,12 @@ from harope_bench.core.errors import (
     WeightsError,
 )
 from harope_bench.core.index_ranges import group_by_padded_batch
-from harope_bench.core.schema import Plan
+from harope_bench.core.schema import Plan, Request
 from harope_bench.data.run_folder import RunFolder
 from harope_bench.data.sample_set import open_samples
+from harope_bench.pipeline.evaluate import FeatureScoring, evaluate
 from harope_bench.pipeline.generate import generate, make_plan
+from harope_bench.suites.digits import DigitsSuite
 
 
 @pytest.fixture
@@ -109,6 +112,34 @@ def test_a_second_call_draws_nothing(
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "straight").rglob("*")}
     assert generate(plan, range(60), tmp_path / "straight").n_generated == 0
     assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "straight").rglob("*")}
+
+
+def test_a_suite_that_changed_its_requests_with_its_version_unchanged_is_an_error(
+    plan: Plan,
+    uninterrupted_bits: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "straight"
+
+    def four_labels(
+        suite: DigitsSuite, indices: Iterable[int], settings: object = None
+    ) -> list[Request]:
+        return [Request(index=i, label=i % 4) for i in indices]
+
+    monkeypatch.setattr(DigitsSuite, "requests", four_labels)
+    message = "sample 4 has label 4, the suite requests label 0.; raise the version of the suite"
+    for indices in (range(60), range(60, 64)):
+        with pytest.raises(PlanMismatchError, match=message):
+            generate(plan, indices, folder)
+    with pytest.raises(PlanMismatchError, match=message):
+        evaluate(folder, folder, FeatureScoring("digits"))
+    assert bits(folder) == uninterrupted_bits
+
+    # With another version the plan tells the runs apart.
+    monkeypatch.setattr(DigitsSuite, "version", plan.suite_version + 1)
+    with pytest.raises(PlanMismatchError, match="suite_version is"):
+        generate(make_plan("tiny", None, {}), range(60), folder)
 
 
 def test_a_lost_image_is_drawn_again(

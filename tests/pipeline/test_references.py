@@ -104,7 +104,8 @@ def test_a_reference_says_what_was_odd_about_its_images(
     folder = tmp_path / "few"
     folder.mkdir()
     for i, image in enumerate(digits("train", 30)):
-        Image.fromarray(image[..., 0]).save(folder / f"{i:02d}.jpg", quality=20)
+        larger_image = Image.fromarray(image[..., 0]).resize((30, 30))
+        larger_image.save(folder / f"{i:02d}.jpg", quality=20)
     path = tmp_path / "few.npz"
     command_result = run("reference", folder, path, "--judge", JUDGE, "--crop", 28)
     with pytest.raises(SampleError, match="contains mu"):
@@ -416,8 +417,39 @@ def test_a_folder_of_many_sizes_is_cropped_to_one(tmp_path: Path) -> None:
         build_reference(open_samples(folder), tmp_path / "no.npz", JUDGE)
     path = build_reference(crop_samples(open_samples(folder), 28), tmp_path / "yes.npz", JUDGE)
     assert load_arrays(path)["arr_0"].shape == (4, 28, 28, 3)
-    with pytest.raises(SampleError, match="--crop is for folders"):
-        crop_samples(open_samples(_bare_images(tmp_path)), 28)
+    with pytest.raises(SampleError, match="of images of 28x28, --crop 14 .* is for folders"):
+        crop_samples(open_samples(_bare_images(tmp_path)), 14)
+
+
+def test_images_that_have_the_side_already_are_not_said_to_be_cropped(tmp_path: Path) -> None:
+    for source in (_bare_images(tmp_path), folder_of(tmp_path / "five", digits("train", 5))):
+        target = tmp_path / f"{source.stem}-reference.npz"
+        command_result = run("reference", source, target, "--judge", JUDGE, "--crop", 28)
+        assert "centre-cropped" not in command_result
+        np.testing.assert_array_equal(load_arrays(target)["arr_0"], digits("train", 5))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_grey_images_of_an_npz_are_read_like_those_of_a_folder(tmp_path: Path, order: str) -> None:
+    grey_images = digits("train", 12)[..., 0]  # (N, H, W)
+    np.savez(tmp_path / "grey.npz", arr_0=np.asarray(grey_images, order=order))  # type: ignore[call-overload]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for i, image in enumerate(grey_images):
+        Image.fromarray(image).save(folder / f"{i:02d}.png")
+    texts = []
+    references = []
+    for source in (tmp_path / "grey.npz", folder):
+        target = tmp_path / f"{source.stem}-reference.npz"
+        texts.append(run("reference", source, target, "--judge", JUDGE).split("\n", 1)[1])
+        references.append(load_arrays(target))
+    assert texts[0] == texts[1] and "12 of 12 are grey" in texts[0]
+    for name in ("arr_0", "mu", "sigma"):
+        np.testing.assert_array_equal(references[0][name], references[1][name])
+
+    np.savez(tmp_path / "one.npz", arr_0=digits("train", 1)[0])
+    with pytest.raises(SampleError, match=r"arr_0 is uint8 \(28, 28, 3\), wanted"):
+        open_samples(tmp_path / "one.npz")
 
 
 def _bare_images(tmp_path: Path) -> Path:

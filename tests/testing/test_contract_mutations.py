@@ -102,7 +102,7 @@ def test_a_suite_that_keeps_its_promises_passes() -> None:
         ({"requests": by_position}, "where other indices are requested"),
         ({"requests": labels(lambda i: i % 11)}, "request 10 has label 10"),
         ({"requests": labels(lambda i: None)}, "has no labels and no prompts, the suite requests"),
-        ({"requests": with_a_prompt}, "has prompts, the suite requests 10 labels"),
+        ({"requests": with_a_prompt}, "has prompts, the suite requests 10 classes"),
         ({"reference": shifted_reference}, "has another sha256 than the suite states"),
         ({"reference": foreign_reference}, "was made with other weights of digits-net"),
     ],

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from harope_bench import testing
+from harope_bench.core.errors import OptionError
 from harope_bench.core.schema import Measurement, Metric
 from harope_bench.evaluators.base import EvaluatorOutput, FeatureEvaluator, Features
 from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor
 from harope_bench.leaderboards import table_spec
+from harope_bench.metrics.moments import Moments
 from harope_bench.testing.contract_violations import ContractViolations
 
 
@@ -174,6 +176,58 @@ def test_an_evaluator_that_keeps_its_promises_passes() -> None:
     testing.check_evaluator(ToyEvaluator(), *synthetic())
 
 
+def with_contributions(change: Callable[[np.ndarray], np.ndarray]) -> Any:
+    """Return an evaluator whose contributions are changed."""
+
+    def evaluate(self: Any, features: Features, reference: Any) -> EvaluatorOutput:
+        output = ToyEvaluator.evaluate(self, features, reference)
+        arrays = {name: change(values) for name, values in output.per_sample.items()}
+        return output._replace(per_sample=arrays)
+
+    return evaluator(evaluate=evaluate)
+
+
+def reading(array: str) -> Any:
+    """Return an evaluator that reads an array."""
+
+    def evaluate(self: Any, features: Features, reference: Any) -> EvaluatorOutput:
+        features.arrays[array]
+        return ToyEvaluator.evaluate(self, features, reference)
+
+    return evaluator(evaluate=evaluate)
+
+
+def test_centred_contributions_of_samples_are_influence_values() -> None:
+    centred = with_contributions(lambda values: values - values.mean())
+    assert testing.check_evaluator(centred, *synthetic()) == 6
+
+
+def test_an_array_that_is_missing_is_named_once() -> None:
+    with pytest.raises(AssertionError) as excinfo:
+        testing.check_evaluator(reading("patch_tokens"))
+    assert str(excinfo.value).count("patch_tokens") == 1
+    assert "KeyError" not in str(excinfo.value)
+
+
+def test_features_name_the_evaluator_and_the_judge_of_a_missing_array() -> None:
+    features = synthetic()[0].for_evaluator("contrast", "digits-net")
+    assert "patch_tokens" not in features.arrays
+    assert features.arrays.get("patch_tokens") is None
+    assert features.arrays["logits"] is features.arrays.get("logits")
+    message = (
+        "evaluator contrast reads array patch_tokens, judge digits-net gives features, spatial,"
+        " logits; choose another judge (see list judges -v)"
+    )
+    cached_features = features._replace(cached_moments=lambda name: Moments.from_rows(np.ones(1)))
+    for read in (
+        lambda: features.arrays["patch_tokens"],
+        lambda: cached_features.moments("patch_tokens"),
+    ):
+        with pytest.raises(OptionError) as excinfo:
+            read()
+        assert str(excinfo.value) == message
+
+
 METRIC = ToyEvaluator.metrics[0]
 
 
@@ -238,6 +292,21 @@ METRIC = ToyEvaluator.metrics[0]
                 )._replace(per_sample={"mean": np.zeros(7)})
             ),
             "per_sample of mean has 7 rows for 60 samples",
+        ),
+        (with_contributions(lambda values: values + 1), "per_sample of mean has the mean 1."),
+        (with_contributions(lambda values: 100 * values), "give contributions in its unit whose"),
+        (
+            with_contributions(lambda values: np.full(len(values), values.mean())),
+            "per_sample of mean is equal for all samples, but fewer samples change its value from",
+        ),
+        (
+            with_contributions(np.zeros_like),
+            "per_sample of mean is equal for all samples, but fewer samples change its value from",
+        ),
+        (
+            reading("patch_tokens"),
+            "it reads array patch_tokens, check_evaluator gives features, spatial, logits; pass"
+            " features with this array",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from toy_prompts import PROMPTS, ToyEye, ToyRule
 
 from harope_bench import testing
 from harope_bench.core.annotations import Detection, DetectionAnnotation, VqaAnnotation, VqaAnswer
-from harope_bench.evaluators.base import AnnotatedImage, SampleScore, WeightedScore
+from harope_bench.evaluators.base import AnnotatedImage, EvaluatorOutput, SampleScore, WeightedScore
 
 FOUND_DETECTION_ANNOTATION = DetectionAnnotation(
     size=(8, 8), detections=(Detection(label="light", score=0.9, box=(0, 0, 2, 2)),)
@@ -88,9 +89,19 @@ def test_a_witness_that_breaks_its_contract_is_caught(liar: Any, message: str) -
     assert message in str(excinfo.value)
 
 
+def with_shifted_contributions(
+    self: Any, images: Sequence[AnnotatedImage], rules: str, is_lenient: bool
+) -> EvaluatorOutput:
+    output = ToyRule.evaluate(self, images, rules, is_lenient)
+    metric = self.metrics[0].name
+    arrays = {**output.per_sample, metric: output.per_sample[metric] + 1}
+    return output._replace(per_sample=arrays)
+
+
 @pytest.mark.parametrize(
     ("liar", "message"),
     [
+        (altered_plugin(ToyRule, evaluate=with_shifted_contributions), "has the mean 2, its value"),
         (altered_plugin(ToyRule, parity=" "), "declares no parity"),
         (altered_plugin(ToyRule, rules=("mine",)), "wanted official or corrected"),
         (altered_plugin(ToyRule, metrics=ToyRule.metrics * 2), "repeat"),
