@@ -161,7 +161,7 @@ def general_notes(
         notes.append(f"Measured against {', '.join(references)}.")
     notes.append(
         "Bold among measured numbers: the best number of a block and every number that is not"
-        " significantly worse (5% level, Holm-adjusted within the block). Differences from the"
+        " shown to be worse (5% level, Holm-adjusted within the block). Differences from the"
         " baseline are Holm-adjusted within the whole table instead. A number that is not bold may"
         " therefore have the verdict 'not resolved' there."
     )
