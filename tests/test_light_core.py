@@ -216,7 +216,7 @@ def test_all_missing_extras_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -
         require_packages("this", "torch", "safetensors", "matplotlib")
     assert str(error.value) == (
         "this needs the extras torch and figures: safetensors, matplotlib are not installed;"
-        " pip install 'harope-bench[torch,figures]'"
+        " run: pip install 'harope-bench[torch,figures]'"
     )
     with pytest.raises(MissingExtraError, match=r"the extra frames: pandas is not installed"):
         require_packages("this", "pandas")
