@@ -65,7 +65,7 @@ if TYPE_CHECKING:
         type=click.Choice(["top", "best"]),
         help=(
             "Marks of numbers in a block of rows (md, latex, html). top: the best measured number"
-            " and those that are not significantly worse are bold. best: the best value is bold"
+            " and those that are not shown to be worse are bold. best: the best value is bold"
             " and the second underlined, whatever their uncertainty. Default: top."
         ),
     ),

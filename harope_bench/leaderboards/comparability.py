@@ -31,7 +31,7 @@ __all__ = [
 # explains the default marks of measured numbers
 TOP_MARK_NOTE = (
     "Bold among measured numbers: the best number of a block and every number that is not"
-    " significantly worse (5% level, Holm-adjusted within the block). Differences from the"
+    " shown to be worse (5% level, Holm-adjusted within the block). Differences from the"
     " baseline are Holm-adjusted within the whole table instead. A number that is not bold may"
     " therefore have the verdict 'not resolved' there."
 )

@@ -63,6 +63,11 @@ def check_backbone(
     from harope_bench.models.backbones.base import load_backbone
 
     backbone = load_backbone(name)
+    if not backbone.has_weights_file:
+        raise UncheckedContractError(
+            f"backbone {name} stands for a Python generator, which no file holds",
+            advice="harope_bench.generate checks the generator as it runs",
+        )
     config = config or backbone.example_config
     if not config:
         raise UncheckedContractError(

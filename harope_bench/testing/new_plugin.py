@@ -21,8 +21,6 @@ from harope_bench.core.errors import (
     StorageError,
     UnknownNameError,
 )
-from harope_bench.core.regular_file import TOML_BYTES, read_regular
-from harope_bench.core.toml_file import parse_toml
 
 EXAMPLES = Path(__file__).parent / "examples"
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -355,6 +353,7 @@ def add_entry_point(path: Path, starter: Starter, name: str, package: str) -> st
 
 def _read_exactly(path: Path) -> str:
     """Return the text of a file with its own line endings."""
+    from harope_bench.core.regular_file import TOML_BYTES, read_regular
     from harope_bench.core.storage import convert_os_errors
 
     with convert_os_errors(path):
@@ -366,6 +365,8 @@ def _read_exactly(path: Path) -> str:
 
 
 def _parse_toml(text: str, path: Path) -> dict[str, dict[str, dict[str, dict[str, object]]]]:
+    from harope_bench.core.toml_file import parse_toml
+
     try:
         return parse_toml(text.encode(), path)
     except BenchError as error:

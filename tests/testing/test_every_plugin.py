@@ -30,11 +30,12 @@ def test_a_plugin_keeps_its_contract(kind: str, name: str) -> None:
 
 
 def needs_files(kind: str, name: str) -> bool:
-    """Whether a plug-in needs files that do not ship: a judge's weights, a pipeline, prompts."""
+    """Whether a plug-in needs what does not ship: weights, a pipeline, prompts, an object."""
     if kind == "judges":
         return load_judge(name).judge_class != "micro"
     if kind == "backbones":
-        return isinstance(load_backbone(name), AdapterBackbone)
+        backbone = load_backbone(name)
+        return isinstance(backbone, AdapterBackbone) or not backbone.has_weights_file
     if kind == "suites":
         return name in registry.list_names("assets") or name.startswith(("imagenet", "coco", "t2i"))
     return False
