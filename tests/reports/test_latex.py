@@ -75,7 +75,7 @@ def test_the_best_value_is_bold_and_the_second_underlined(runs: Path) -> None:
     assert [title for title, cells in rows.items() if r"\underline" in cells[0]] == [
         "STRING/Rethinking RoPE"
     ]
-    # by default those that are not significantly worse are bold too, and nothing is underlined
+    # by default those that are not shown to be worse are bold too, and nothing is underlined
     default_text = render_latex(filled_board(runs))
     assert default_text.count(r"\textbf") > 4 and r"\underline" not in default_text
 
@@ -104,7 +104,7 @@ def test_the_note_explains_the_marks_that_are_used(runs: Path) -> None:
         best_text = render_table(board, kind, TableStyle(mark_rule="best"))
         default_text = render_table(board, kind)
         assert BEST_MARK_NOTE[:40] in best_text and BEST_MARK_NOTE[:40] not in default_text
-        assert "not significantly worse" in default_text and "not significantly" not in best_text
+        assert "not shown to be worse" in default_text and "not shown to be" not in best_text
 
 
 def test_numbers_that_may_not_be_ranked_together_get_no_mark(tmp_path: Path) -> None:
