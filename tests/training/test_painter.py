@@ -270,7 +270,9 @@ def test_a_recipe_names_what_its_encodings_go_on_from(
         assert path is not None and path.stem == name
     assert base_weights_path(read_small_recipe(recipe), "harope") is None
     path = base_weights_path(shipped_recipe, "harope")
-    monkeypatch.setattr("harope_bench.training.model_training.find_weights_path", lambda result: recipe)
+    monkeypatch.setattr(
+        "harope_bench.training.model_training.find_weights_path", lambda result: recipe
+    )
     with pytest.raises(WeightsError):
         base_weights_path(shipped_recipe, "harope")
 
