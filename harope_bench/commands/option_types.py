@@ -124,8 +124,8 @@ class TextType(click.ParamType):
     name = "text"
 
     def candidates(self) -> Iterable[str]:
-        """Return the texts that a shell offers."""
-        raise NotImplementedError
+        """Return the texts that a shell offers; none unless a subclass knows some."""
+        return ()
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
@@ -144,8 +144,8 @@ class TextType(click.ParamType):
         Of a comma-separated list the last name is completed.
         """
         first_names, comma, last_name = incomplete.rpartition(",")
-        items = _matching(self.candidates(), last_name)
-        return [CompletionItem(f"{first_names}{comma}{item.value}") for item in items]
+        matches = _matching(self.candidates(), last_name)
+        return [CompletionItem(f"{first_names}{comma}{match.value}") for match in matches]
 
 
 class RegisteredName(TextType):
@@ -232,7 +232,7 @@ class MetricName(TextType):
 
 
 class KindName(TextType):
-    """The option type of a kind of registered names, such as "suites" or "suite"."""
+    """The option type of a kind of registered names, such as "suites"."""
 
     def candidates(self) -> Iterable[str]:
         """Return the kinds."""
