@@ -130,11 +130,8 @@ class TextType(click.ParamType):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> str:
-        """Return the text unchanged; raise a usage error for an empty one."""
-        text = str(value)
-        if not text.strip():
-            self.fail("it is empty; give a value or leave the option out", param, ctx)
-        return text
+        """Return the text unchanged."""
+        return str(value)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
