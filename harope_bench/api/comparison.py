@@ -82,7 +82,7 @@ class Comparison:
     @property
     def verdicts(self) -> dict[str, Verdict]:
         """Return the verdict by metric: better, worse, not resolved or not comparable."""
-        return {item.metric.name: item.verdict for item in self.comparison.metrics}
+        return {metric.metric.name: metric.verdict for metric in self.comparison.metrics}
 
     def to_frame(self) -> DataFrame:
         """Return the rows as a data frame; MissingExtraError without pandas."""

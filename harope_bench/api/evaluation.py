@@ -70,9 +70,9 @@ class EvaluationResults(Sequence[Result]):
         path: Path | None,
         metric_names: Sequence[str] = (),
     ):
-        self.results = tuple(item.result for item in evaluated_results)
+        self.results = tuple(entry.result for entry in evaluated_results)
         self.path = path
-        self._files = tuple(item.path for item in evaluated_results)
+        self._files = tuple(entry.path for entry in evaluated_results)
         self._metric_names = tuple(metric_names)
 
     def __len__(self) -> int:

@@ -61,9 +61,7 @@ def _kinds(kind: str | None) -> list[str]:
     """Return the requested kind, or all kinds."""
     from harope_bench.core import registry
 
-    if kind is None:
-        return list(registry.PLUGIN_KINDS)
-    return [f"{kind}s" if f"{kind}s" in registry.PLUGIN_KINDS else kind]
+    return [kind] if kind else list(registry.PLUGIN_KINDS)
 
 
 def _print_names(kind: str, lines: list[str], has_title: bool) -> None:

@@ -124,17 +124,14 @@ class TextType(click.ParamType):
     name = "text"
 
     def candidates(self) -> Iterable[str]:
-        """Return the texts that a shell offers."""
-        raise NotImplementedError
+        """Return the texts that a shell offers; none unless a subclass knows some."""
+        return ()
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> str:
-        """Return the text unchanged; raise a usage error for an empty one."""
-        text = str(value)
-        if not text.strip():
-            self.fail("it is empty; give a value or leave the option out", param, ctx)
-        return text
+        """Return the text unchanged."""
+        return str(value)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -144,8 +141,8 @@ class TextType(click.ParamType):
         Of a comma-separated list the last name is completed.
         """
         first_names, comma, last_name = incomplete.rpartition(",")
-        items = _matching(self.candidates(), last_name)
-        return [CompletionItem(f"{first_names}{comma}{item.value}") for item in items]
+        matches = _matching(self.candidates(), last_name)
+        return [CompletionItem(f"{first_names}{comma}{match.value}") for match in matches]
 
 
 class RegisteredName(TextType):
@@ -232,7 +229,7 @@ class MetricName(TextType):
 
 
 class KindName(TextType):
-    """The option type of a kind of registered names, such as "suites" or "suite"."""
+    """The option type of a kind of registered names, such as "suites"."""
 
     def candidates(self) -> Iterable[str]:
         """Return the kinds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,10 +116,23 @@ DEVICE_HELP = (
 )
 
 
+class CommandVariableFirst(cloup.Option):
+    """Option with a variable for all commands, below the variable of the one command.
+
+    `HAROPE_BENCH_GENERATE_DEVICE` says more than `HAROPE_BENCH_DEVICE`.
+    """
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Return the value of the command's own variable, or else of the one for all."""
+        own_variable = f"{ctx.auto_envvar_prefix}_{self.name}".upper()
+        return os.environ.get(own_variable) or super().resolve_envvar_value(ctx)
+
+
 def device_option(help_text: str) -> OptionDecorator:
     """Return the option `--device`; the command receives the resolved device."""
     return cloup.option(
         "--device",
+        cls=CommandVariableFirst,
         type=DeviceType(),
         default="auto",
         envvar="HAROPE_BENCH_DEVICE",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 
+import pytest
+
 from harope_bench.core.progress import Progress, report_step
 
 
@@ -74,8 +76,9 @@ def test_short_work_prints_nothing_without_a_terminal() -> None:
     assert stream.getvalue() == ""
 
 
-def test_steps_outside_of_any_progress_are_ignored() -> None:
+def test_steps_outside_of_any_progress_are_ignored(capsys: pytest.CaptureFixture[str]) -> None:
     report_step(1, 2)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_bytes_have_a_prefix_and_resumed_work_starts_at_its_count() -> None:

@@ -92,6 +92,7 @@ def read_images(folder: Path) -> object:
         [samples.image(index) for index in samples.indices],
         image_io.file_formats(paths),
         image_io.wrong_suffixes_text(paths),
+        [image_io.image_size(path.read_bytes(), path.name) for path in paths],
         sheets,
         cut(folder),
     )
