@@ -17,10 +17,12 @@ from harope_bench.commands.options import (
     json_object_text,
     record_json,
     select_indices,
+    shard_option,
 )
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
+    from harope_bench.core.shard import Shard
     from harope_bench.pipeline.eval_options import GenerationOptions
 
 
@@ -53,9 +55,14 @@ if TYPE_CHECKING:
     "--indices",
     type=IndicesType(),
     help=(
-        "Generate only the samples with these indices, such as 0-499 or 0-9,20-29, for example to"
-        " share a run among machines. Not with --count. Default: as --count."
+        "Generate only the samples with these indices, such as 0-499 or 0-9,20-29. Several"
+        " processes may generate different samples of a run at the same time. Not with --count."
+        " Default: as --count."
     ),
+)
+@shard_option(
+    "Generate only part I of N parts of the samples, as 2/16, for example in a job array. Then run"
+    " `generate` or `eval` without --shard."
 )
 @cloup.option(
     "-o",
@@ -76,6 +83,7 @@ def generate(
     batch: int | None,
     count: int | None,
     indices: list[int] | None,
+    shard: Shard | None,
     out: Path,
     dry_run: bool,
     generation: GenerationOptions,
@@ -95,10 +103,22 @@ def generate(
     require_network_packages("generate")
 
     from harope_bench.data.run_folder import RunFolder
-    from harope_bench.pipeline.generate import generate, make_plan, missing_requests
+    from harope_bench.pipeline.generate import (
+        generate,
+        indices_part,
+        make_plan,
+        missing_requests,
+        shard_part,
+    )
 
+    if shard is not None and indices is not None:
+        raise click.UsageError("--shard and --indices exclude each other; give one of them")
     plan = make_plan(checkpoint, suite, generation.overrides())
     sample_indices = select_indices(plan.suite, count, indices)
+    part = None if indices is None else indices_part(sample_indices)
+    if shard is not None:
+        part = shard_part(shard, sample_indices, plan.settings.tile)
+        sample_indices = part.indices
     if dry_run:
         missing = missing_requests(plan, sample_indices, RunFolder(out))
         summary = {
@@ -109,7 +129,9 @@ def generate(
         }
         echo(json_object_text(summary))
         return
-    generation_summary = generate(plan, sample_indices, out, batch)
+    generation_summary = generate(plan, sample_indices, out, batch, part=part)
+    if indices is not None:
+        RunFolder(out).finalize_last_part()
     echo(
         f"{generation_summary.folder}: {generation_summary.n_requested:,} requested,"
         f" {generation_summary.n_generated:,} generated, {generation_summary.n_failed:,} failed"

@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     from harope_bench.core.index_ranges import IndexRanges
     from harope_bench.core.record_base import Option
+    from harope_bench.core.shard import Shard
 
 
 class IndicesType(click.ParamType):
@@ -27,6 +28,28 @@ class IndicesType(click.ParamType):
 
         try:
             return parse_indices(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class ShardType(click.ParamType):
+    """The option type of a shard: `2/16`."""
+
+    name = "shard"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Shard:
+        """Return the shard; raise a usage error if the text is none, or is outside of 1/N to N/N.
+
+        A shard that was parsed already is returned.
+        """
+        from harope_bench.core.shard import Shard, parse_shard
+
+        if isinstance(value, Shard):
+            return value
+        try:
+            return parse_shard(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

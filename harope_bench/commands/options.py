@@ -19,6 +19,7 @@ from harope_bench.commands.option_types import (
     KeyValueType,
     ProfileName,
     RegisteredName,
+    ShardType,
 )
 
 if TYPE_CHECKING:
@@ -138,6 +139,11 @@ def device_option(help_text: str) -> OptionDecorator:
         envvar="HAROPE_BENCH_DEVICE",
         help=f"{help_text} {DEVICE_HELP}",
     )
+
+
+def shard_option(help_text: str) -> OptionDecorator:
+    """Return the option `--shard`."""
+    return cloup.option("--shard", type=ShardType(), metavar="I/N", help=help_text)
 
 
 json_option = cloup.option("--json", "json_", is_flag=True, help="Print one JSON object.")

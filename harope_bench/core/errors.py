@@ -117,6 +117,14 @@ class PlanMismatchError(BenchError):
     """A folder that holds the run of another plan."""
 
 
+class RunBusyError(BenchError):
+    """A run folder, or a part of it, that another process is writing."""
+
+
+class LostWorkError(BenchError):
+    """Parts of the work that ended every process that tried them. They are missing."""
+
+
 class SampleError(BenchError):
     """Images that are missing, corrupt or different from their record."""
 

@@ -20,6 +20,7 @@ from harope_bench.core.record_base import validation_summary
 from harope_bench.core.regular_file import LINES_BYTES, is_file
 from harope_bench.core.schema import Plan, Request, SampleRecord
 from harope_bench.core.storage import (
+    convert_os_errors,
     make_folder,
     read_if_present,
     sha256_bytes,
@@ -27,6 +28,7 @@ from harope_bench.core.storage import (
     write_text,
 )
 from harope_bench.data.image_io import encode_png
+from harope_bench.data.run_claim import RunPart, live_writer, part_folders, remove_empty_parts
 
 PLAN_FILE = "plan.json"
 RECORDS_FILE = "samples.jsonl"
@@ -105,10 +107,18 @@ class RunFolder:
     Attributes:
         needs_matching_hashes: Raise AlteredFileError if plan or records do not have their recorded
             hashes. Only `verify` reads altered files, in order to report them.
+        part: The part of the run that this process writes. Its records are in files of its own;
+            all records are read. None writes the whole run.
     """
 
     folder: Path
     needs_matching_hashes: bool = True
+    part: RunPart | None = None
+
+    @property
+    def _records_folder(self) -> Path:
+        """Return the folder of the records that this process writes."""
+        return self.folder if self.part is None else self.part.folder(self.folder)
 
     @property
     def plan(self) -> Plan | None:
@@ -160,7 +170,7 @@ class RunFolder:
             elif not checksums.has_checksums(self.folder):  # early versions recorded no hashes
                 checksums.record_file_hashes(self.folder, [PLAN_FILE])
             for name in (RECORDS_FILE, REQUESTS_FILE):
-                drop_partial_line(self.folder / name)
+                drop_partial_line(self._records_folder / name)
             remove_stale_parts(self.folder / IMAGES_FOLDER)
 
     def lock(self) -> BaseFileLock:
@@ -168,7 +178,7 @@ class RunFolder:
         return FileLock(self.folder / LOCK_FILE)
 
     def read_records(self) -> dict[int, SampleRecord]:
-        """Return the sample records by index. The last record of an index counts.
+        """Return the sample records by index, also those of parts. The last one of an index counts.
 
         Raises:
             SampleError: A line is not a record.
@@ -176,22 +186,32 @@ class RunFolder:
         """
         self._check_hash(self.folder / RECORDS_FILE)
         records: dict[int, SampleRecord] = {}
-        for number, line in enumerate(read_lines(self.folder / RECORDS_FILE), 1):
-            try:
-                record = SampleRecord.model_validate(line)
-            except ValidationError as error:
-                raise SampleError(
-                    f"{self.folder / RECORDS_FILE} line {number} is no record"
-                    f" ({validation_summary(error)}); delete the line"
-                ) from error
-            records[record.index] = record
+        for path in self._files_of_all_parts(RECORDS_FILE):
+            for number, line in enumerate(read_lines(path), 1):
+                try:
+                    record = SampleRecord.model_validate(line)
+                except ValidationError as error:
+                    raise SampleError(
+                        f"{path} line {number} is no record ({validation_summary(error)}); delete"
+                        " the line"
+                    ) from error
+                records[record.index] = record
         return records
+
+    def _files_of_all_parts(self, name: str) -> list[Path]:
+        """Return the paths of a file in the run folder and in the folders of its parts."""
+        return [self.folder / name, *(path / name for path in part_folders(self.folder))]
 
     def record_request(self, indices: Sequence[int]) -> None:
         """Record that samples are requested, unless all of them already were.
 
         The record distinguishes a missing sample from one that was never requested.
         """
+        if self.part is not None:
+            path = self._records_folder / REQUESTS_FILE
+            if IndexRanges.from_indices(indices).difference(_read_requests(path)):
+                append_line(path, f'{{"indices": "{IndexRanges.from_indices(indices)}"}}')
+            return
         with self.lock():
             requested_indices = IndexRanges.from_indices(indices)
             if requested_indices.difference(self.requested_indices()):
@@ -204,16 +224,8 @@ class RunFolder:
         Raises:
             SampleError: A line contains no indices.
         """
-        ranges: list[tuple[int, int]] = []
-        for number, line in enumerate(read_lines(self.folder / REQUESTS_FILE), 1):
-            try:
-                ranges += parse_ranges(line["indices"]).ranges
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise SampleError(
-                    f"{self.folder / REQUESTS_FILE} line {number} contains no indices; delete the"
-                    " line"
-                ) from error
-        return IndexRanges(ranges)
+        paths = self._files_of_all_parts(REQUESTS_FILE)
+        return IndexRanges(r for path in paths for r in _read_requests(path).ranges)
 
     def missing_indices(
         self, indices: Iterable[int], records: Mapping[int, SampleRecord] | None = None
@@ -247,6 +259,9 @@ class RunFolder:
             path = self.folder / str(sample.record.file)
             with write_atomically(path, sync=False) as file:
                 file.write(sample.png)
+        if self.part is not None:
+            append_line(self._records_folder / RECORDS_FILE, sample.record.to_json())
+            return
         with self.lock():
             self._reopen_records()
             append_line(self.folder / RECORDS_FILE, sample.record.to_json())
@@ -258,26 +273,88 @@ class RunFolder:
             AlteredFileError: The records do not have their recorded hash. The new hash would cover
                 up the alteration.
         """
-        if self.is_final:
+        if self._has_recorded_hash:
             self._check_hash(self.folder / RECORDS_FILE)
             checksums.drop_hashes(self.folder, [RECORDS_FILE])
 
     @property
-    def is_final(self) -> bool:
-        """Return whether the records are complete, sorted and their hash is recorded."""
+    def _has_recorded_hash(self) -> bool:
         return RECORDS_FILE in checksums.read_checksums(self.folder)
+
+    @property
+    def is_final(self) -> bool:
+        """Return whether the records are complete, sorted, in one file and their hash recorded."""
+        return self._has_recorded_hash and not self._part_record_files()
+
+    def _part_record_files(self) -> list[Path]:
+        """Return the files of records and requests that parts of the run have written."""
+        names = (RECORDS_FILE, REQUESTS_FILE)
+        paths = [path / name for path in part_folders(self.folder) for name in names]
+        return [path for path in paths if path.exists()]
 
     def finalize_records(self) -> None:
         """Sort the records by index, and record their hash once no sample is missing.
 
-        Interrupted and uninterrupted runs then end with equal files. While samples are missing,
+        The records of parts are taken into the files of the run. Interrupted and uninterrupted
+        runs, with any number of parts, then end with equal files. While samples are missing,
         another process may still append records.
         """
         with self.lock():
-            records = self.read_records()
-            text = "".join(records[i].to_json() + "\n" for i in sorted(records))
-            if text.encode() != (read_if_present(self.folder / RECORDS_FILE, LINES_BYTES) or b""):
-                self._reopen_records()
-                write_text(self.folder / RECORDS_FILE, text)
-            if not self.requested_indices().difference(records):
-                checksums.record_hashes(self.folder, {RECORDS_FILE: sha256_bytes(text.encode())})
+            self._finalize_locked()
+
+    def finalize_last_part(self) -> None:
+        """Finalize the records if no sample is missing and no other process writes a part."""
+        with self.lock():
+            has_live_part = any(live_writer(path) for path in part_folders(self.folder))
+            if not has_live_part and not self.requested_indices().difference(self.read_records()):
+                self._finalize_locked()
+
+    def _finalize_locked(self) -> None:
+        """Finalize the records while this process holds the lock."""
+        self._take_part_requests()
+        records = self.read_records()
+        text = "".join(records[i].to_json() + "\n" for i in sorted(records))
+        if text.encode() != (read_if_present(self.folder / RECORDS_FILE, LINES_BYTES) or b""):
+            self._reopen_records()
+            write_text(self.folder / RECORDS_FILE, text)
+        if not self.requested_indices().difference(records):
+            checksums.record_hashes(self.folder, {RECORDS_FILE: sha256_bytes(text.encode())})
+        self._remove_part_records()
+
+    def _take_part_requests(self) -> None:
+        """Append the requests of parts to those of the run."""
+        run_path = self.folder / REQUESTS_FILE
+        for path in self._files_of_all_parts(REQUESTS_FILE)[1:]:
+            for ranges in _read_request_lines(path):
+                if ranges.difference(_read_requests(run_path)):
+                    self._reopen_records()
+                    append_line(run_path, f'{{"indices": "{ranges}"}}')
+
+    def _remove_part_records(self) -> None:
+        """Remove the record files of parts, and the folders of parts that hold nothing else."""
+        with convert_os_errors(self.folder):
+            for path in self._part_record_files():
+                path.unlink(missing_ok=True)
+        remove_empty_parts(self.folder)
+
+
+def _read_requests(path: Path) -> IndexRanges:
+    """Return the indices of all requests in a file; none if it does not exist."""
+    return IndexRanges(r for ranges in _read_request_lines(path) for r in ranges.ranges)
+
+
+def _read_request_lines(path: Path) -> list[IndexRanges]:
+    """Return the indices of each request in a file.
+
+    Raises:
+        SampleError: A line contains no indices.
+    """
+    requests = []
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            requests.append(parse_ranges(line["indices"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SampleError(
+                f"{path} line {number} contains no indices; delete the line"
+            ) from error
+    return requests

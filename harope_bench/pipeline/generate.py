@@ -26,8 +26,11 @@ from harope_bench.core.limits import check_maximum
 from harope_bench.core.progress import Progress, write_line
 from harope_bench.core.record_base import Option, validation_summary
 from harope_bench.core.schema import Checkpoint, Plan, Request, Settings
+from harope_bench.core.shard import Shard
 from harope_bench.core.state_dicts import check_sha256
+from harope_bench.core.storage import sha256_bytes
 from harope_bench.core.threaded_work import OrderedWriter, waiting_limit
+from harope_bench.data.run_claim import RunPart, claim_run
 from harope_bench.data.run_folder import EncodedSample, RunFolder, encode_sample
 from harope_bench.models.backbones.base import ImageGenerator, load_backbone
 from harope_bench.models.load_checkpoint import (
@@ -41,6 +44,8 @@ from harope_bench.models.load_checkpoint import (
 from harope_bench.models.samplers.base import load_sampler, load_settings_sampler
 from harope_bench.pipeline.stored_requests import check_stored_requests
 from harope_bench.suites.base import Suite, load_suite
+
+MAX_PART_NAME = 60  # characters of the indices in the name of a part
 
 
 @dataclass(frozen=True)
@@ -214,21 +219,39 @@ def generate(
     out: Path,
     batch: int | None = None,
     generator: ImageGenerator | None = None,
+    part: RunPart | None = None,
 ) -> GenerationSummary:
     """Generate the missing samples of `indices` into a run folder; a complete folder is unchanged.
 
     Args:
         batch: samples between two writes, rounded up to whole padded batches. It changes no pixel.
         generator: the plan's generator if it is in memory; None opens the plan's checkpoint.
+        part: the part of a shared run that has these indices. Its records stay in a folder of its
+            own until the whole run is written, or `finalize_last_part` is called.
 
     Raises:
+        RunBusyError: Another process writes the folder, or these samples.
         PlanMismatchError: The folder belongs to another plan, or the suite changed its requests.
         WeightsError: The weights are missing, altered or do not fit.
         OptionError: More than MAX_INDICES samples.
     """
     check_maximum("a request of samples:", len(indices), MAX_INDICES)
-    run = RunFolder(out)
     indices = IndexRanges.from_indices(indices)
+    with claim_run(out, part):
+        n_generated = _generate_missing(plan, indices, RunFolder(out, part=part), batch, generator)
+    records = RunFolder(out).read_records()
+    failed_count = sum(records[i].status == "failed" for i in indices)
+    return GenerationSummary(out, plan, len(indices), n_generated, failed_count)
+
+
+def _generate_missing(
+    plan: Plan,
+    indices: IndexRanges,
+    run: RunFolder,
+    batch: int | None,
+    generator: ImageGenerator | None,
+) -> int:
+    """Generate the missing samples of `indices`; return their number."""
     check_checkpoint_suite(plan.checkpoint, plan.suite)
     if generator is None:
         check_sha256(find_weights_path(plan.checkpoint), plan.checkpoint.sha256)
@@ -241,15 +264,27 @@ def generate(
     # Nothing is written above this line: an error leaves no folder behind.
     run.tie_to_plan(plan)
     requests = missing_requests(plan, indices, run)  # another process may have generated some
-    run.record_request(indices)
+    run.record_request(indices if run.part is None else run.part.requested_indices)
     if requests:
         _generate_tiles(run, plan, requests, batch or plan.settings.tile, generator)
-    if requests or not run.is_final:  # an interruption may fall between the last image and this
+    # An interruption may fall between the last image and this.
+    if run.part is None and (requests or not run.is_final):
         run.finalize_records()
+    return len(requests)
 
-    records = run.read_records()
-    failed_count = sum(records[i].status == "failed" for i in indices)
-    return GenerationSummary(out, plan, len(indices), len(requests), failed_count)
+
+def indices_part(indices: Sequence[int]) -> RunPart:
+    """Return the part of a run that has these indices and requests no others (`--indices`)."""
+    index_ranges = IndexRanges.from_indices(indices)
+    text = str(index_ranges)
+    name = text if len(text) <= MAX_PART_NAME else sha256_bytes(text.encode())[:16]
+    return RunPart(f"indices-{name}", index_ranges, index_ranges)
+
+
+def shard_part(shard: Shard, indices: Sequence[int], tile: int) -> RunPart:
+    """Return the part of a run that a shard has: whole padded batches of these indices."""
+    requested_indices = IndexRanges.from_indices(indices)
+    return RunPart(shard.name, shard.take_batches(requested_indices, tile), requested_indices)
 
 
 def missing_requests(plan: Plan, indices: Sequence[int], run: RunFolder) -> dict[int, Request]:

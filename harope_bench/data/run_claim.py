@@ -1,0 +1,285 @@
+"""Claims: which process writes a run folder, so that no second one does the same work.
+
+A process claims a whole folder, or one part of it. Parts have folders of their own below `parts`
+and share no file, so parts of different samples may be written at the same time, on any machine.
+Everything else excludes each other.
+
+On one machine the claim is a lock that its process holds. Locks are not visible between machines
+everywhere, so a claim also writes a small file with host, process and time, and touches it every
+SECONDS_BETWEEN_SIGNS. A claim of another machine without a sign for SILENT_SECONDS has ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from harope_bench.core.errors import RunBusyError
+from harope_bench.core.index_ranges import IndexRanges, parse_ranges
+from harope_bench.core.json_file import parse_json
+from harope_bench.core.part_files import boot_token
+
+LOCK_FILE = ".writer.lock"
+WRITER_FILE = ".writer.json"
+PARTS_FOLDER = "parts"
+SECONDS_BETWEEN_SIGNS = 20.0
+SILENT_SECONDS = 180.0
+# Another process holds a lock for a moment when it looks whether a claim is alive.
+LOCK_SECONDS = 0.5
+
+# Claims of this process: the thread that holds each claimed place.
+_claimed_by: dict[Path, int] = {}
+
+
+@dataclass(frozen=True)
+class RunPart:
+    """A part of a run that one process writes into a folder of its own.
+
+    Attributes:
+        name: Name of the folder below `parts`.
+        indices: Samples of the part.
+        requested_indices: Samples that are requested of all parts together.
+    """
+
+    name: str
+    indices: IndexRanges
+    requested_indices: IndexRanges
+
+    def folder(self, run_folder: Path) -> Path:
+        """Return the folder of the part."""
+        return run_folder / PARTS_FOLDER / self.name
+
+
+@dataclass(frozen=True)
+class Writer:
+    """The process that holds a claim.
+
+    Attributes:
+        boot: Identifies a boot of the machine; processes of one boot see each other's locks.
+        indices: Samples of its part; None for a claim of the whole folder.
+    """
+
+    host: str
+    process: int
+    start_time: str
+    boot: str
+    indices: str | None = None
+
+    def overlaps(self, part: RunPart | None) -> bool:
+        """Return whether a claim of this part, or of the whole folder, concerns its samples."""
+        if part is None or self.indices is None:
+            return True
+        try:
+            own_indices = parse_ranges(self.indices)
+        except ValueError:
+            return True
+        return len(own_indices.difference(part.indices)) < len(own_indices)
+
+
+@contextmanager
+def claim_run(folder: Path, part: RunPart | None = None) -> Iterator[None]:
+    """Hold a claim of a run folder, or of a part of it, while the block runs.
+
+    A claim within a claim of the same thread is free. A folder that the block leaves empty is
+    removed again. A folder that cannot be written is not claimed; writing it raises its own error.
+
+    Raises:
+        RunBusyError: Another process, or another thread, writes the folder or these samples.
+    """
+    place = (folder if part is None else part.folder(folder)).absolute()
+    if _claimed_by.get(place) == threading.get_ident():
+        yield
+        return
+
+    new_folders = _make_folders(place)
+    lock = FileLock(place / LOCK_FILE)
+    is_claimed = False
+    try:
+        is_claimed = _acquire(lock, place, folder)
+        if is_claimed:
+            _check_other_claims(folder, place, part)
+            with _signs_of_life(place, part):
+                yield
+        else:
+            yield
+    finally:
+        if is_claimed:
+            _release(lock, place, new_folders)
+
+
+def _make_folders(place: Path) -> list[Path]:
+    """Make a folder and its parents; return those that did not exist, the innermost first."""
+    new_folders = [path for path in (place, *place.parents) if not path.exists()]
+    with suppress(OSError):
+        place.mkdir(parents=True, exist_ok=True)
+    return new_folders
+
+
+def _acquire(lock: FileLock, place: Path, folder: Path) -> bool:
+    """Acquire the lock of a place; return False if no lock can be made there.
+
+    Raises:
+        RunBusyError: Another process or thread holds it.
+    """
+    while True:
+        try:
+            lock.acquire(timeout=LOCK_SECONDS, poll_interval=0.05)
+        except Timeout:
+            raise _busy_error(folder, place, _read_writer(place)) from None
+        except (OSError, NotImplementedError):
+            return False
+        if (place / LOCK_FILE).exists():
+            break
+        lock.release()  # another process removed the empty folder before it was locked
+        _make_folders(place)
+    _claimed_by[place] = threading.get_ident()
+    return True
+
+
+def _check_other_claims(folder: Path, place: Path, part: RunPart | None) -> None:
+    """Raise RunBusyError if another claim of the folder concerns the same samples."""
+    silent_writer = _remote_writer(place)
+    if silent_writer is not None:
+        raise _busy_error(folder, place, silent_writer)
+    if part is not None:
+        (folder / LOCK_FILE).touch()  # runs with and without parts end with equal files
+    other_places = [*part_folders(folder), *([] if part is None else [folder])]
+    for other_place in other_places:
+        if other_place.absolute() == place:
+            continue
+        writer = live_writer(other_place)
+        if writer is not None and writer.overlaps(part):
+            raise _busy_error(folder, other_place, writer)
+
+
+def part_folders(folder: Path) -> list[Path]:
+    """Return the folders of the parts of a run, in order of their names."""
+    return sorted(path for path in (folder / PARTS_FOLDER).glob("*") if path.is_dir())
+
+
+def remove_empty_parts(folder: Path) -> None:
+    """Remove the folders of parts of a run that hold no work and that no process writes."""
+    for place in part_folders(folder):
+        lock = FileLock(place / LOCK_FILE)
+        with suppress(OSError, Timeout, NotImplementedError), lock.acquire(timeout=0):
+            if _remote_writer(place) is None:
+                _remove_if_empty(place)
+    with suppress(OSError):
+        (folder / PARTS_FOLDER).rmdir()
+
+
+def _remove_if_empty(place: Path) -> None:
+    """Remove a part's folder that holds no file but those of the claim."""
+    for path in sorted(place.rglob("*"), reverse=True):
+        with suppress(OSError):  # a file, or a folder that holds one, stays
+            path.rmdir()
+    if {path.name for path in place.iterdir()} <= {LOCK_FILE, WRITER_FILE}:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def live_writer(place: Path) -> Writer | None:
+    """Return the process that claims a folder or a part's folder; None if there is none."""
+    lock_path = place / LOCK_FILE
+    if lock_path.exists():
+        lock = FileLock(lock_path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return _read_writer(place) or Writer("this machine", 0, "", boot_token())
+        except (OSError, NotImplementedError):
+            pass
+        else:
+            lock.release()
+    return _remote_writer(place)
+
+
+def _remote_writer(place: Path) -> Writer | None:
+    """Return the process of another machine that claims a place and gave a sign lately."""
+    writer = _read_writer(place)
+    if writer is None or writer.boot == boot_token():
+        return None
+    try:
+        # Both times come from the file system, because the clocks of machines differ.
+        (place / LOCK_FILE).touch()
+        now = (place / LOCK_FILE).stat().st_mtime
+        seconds = now - (place / WRITER_FILE).stat().st_mtime
+    except OSError:
+        return None
+    return writer if seconds < SILENT_SECONDS else None
+
+
+def _read_writer(place: Path) -> Writer | None:
+    """Return the process in the writer file of a place; None without a readable one."""
+    try:
+        return Writer(**parse_json((place / WRITER_FILE).read_bytes()))
+    except (OSError, TypeError, ValueError):
+        return None
+
+
+def _busy_error(folder: Path, place: Path, writer: Writer | None) -> RunBusyError:
+    writer_text = "another process"
+    advice = "wait until it ends; processes that share a run need --shard 1/N, 2/N and so on"
+    if writer is not None:
+        writer_text = f"process {writer.process} on {writer.host} since {writer.start_time}"
+        if writer.boot != boot_token():
+            advice += f"; if it was killed, delete {place / WRITER_FILE}"
+    samples_text = "" if writer is None or writer.indices is None else f" (samples {writer.indices})"
+    return RunBusyError(f"{folder} is being written by {writer_text}{samples_text}; {advice}")
+
+
+@contextmanager
+def _signs_of_life(place: Path, part: RunPart | None) -> Iterator[None]:
+    """Keep the writer file of a place, touched now and then, while the block runs."""
+    writer = Writer(
+        platform.node(),
+        os.getpid(),
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        boot_token(),
+        None if part is None else str(part.indices),
+    )
+    path = place / WRITER_FILE
+    has_ended = threading.Event()
+
+    def touch_often() -> None:
+        while not has_ended.wait(SECONDS_BETWEEN_SIGNS):
+            with suppress(OSError):
+                os.utime(path)
+
+    thread = threading.Thread(target=touch_often, name="harope-bench-claim", daemon=True)
+    with suppress(OSError):
+        path.write_text(json.dumps(vars(writer)))
+    thread.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        thread.join()
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _release(lock: FileLock, place: Path, new_folders: list[Path]) -> None:
+    """Release a claim, and remove the folders that it made if they hold nothing else."""
+    _claimed_by.pop(place, None)
+    _remove_empty_folders(new_folders)
+    lock.release()
+
+
+def _remove_empty_folders(folders: list[Path]) -> None:
+    """Remove folders that hold no file but a lock, the innermost first, up to one that does."""
+    with suppress(OSError):
+        for path in folders:
+            if any(child.name != LOCK_FILE for child in path.iterdir()):
+                return
+            (path / LOCK_FILE).unlink(missing_ok=True)
+            path.rmdir()
