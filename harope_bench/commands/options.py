@@ -256,6 +256,44 @@ def _load_scoring_parser() -> Callable[..., object]:
     return parse_scoring
 
 
+preset_option = cloup.option(
+    "--preset",
+    metavar="NAME",
+    help=(
+        "Named set of generation settings of an ImageNet suite: harope-release (the settings of"
+        " HARoPE's published code: ddpm, 250 steps, guidance 1.5, and TF32 on CUDA),"
+        " harope-release-balanced (with balanced labels) or harope-release-large-gpu (with --tile"
+        " 64). Other options override it. Default: none."
+    ),
+)
+precision_options: list[OptionDecorator] = [
+    cloup.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        help=(
+            "Precision of the network that generates images. Default: from the checkpoint (bfloat16"
+            " for FLUX and SD3); otherwise float32."
+        ),
+    ),
+    cloup.option(
+        "--tf32/--no-tf32",
+        default=None,
+        help=(
+            "Let CUDA round the factors of float32 products to TF32, which is about four times as"
+            " fast for DiT. The images differ slightly. Default: from the preset; otherwise off."
+        ),
+    ),
+    cloup.option(
+        "--tile",
+        type=click.IntRange(1),
+        help=(
+            "Number of images in one forward pass of the network. The images differ in the last"
+            " bits. Default: from the preset or the checkpoint (8 for DiT on latents)."
+        ),
+    ),
+]
+
+
 def generation_options(command: CommandFunction) -> CommandFunction:
     """Add the options of generation.
 
@@ -301,22 +339,9 @@ def generation_options(command: CommandFunction) -> CommandFunction:
                 " line. Default: uniform."
             ),
         ),
-        cloup.option(
-            "--preset",
-            metavar="NAME",
-            help=(
-                "Named set of generation settings of an ImageNet suite: harope-release (the"
-                " settings of HARoPE's published code: ddpm, 250 steps, guidance 1.5) or"
-                " harope-release-balanced (with balanced labels). Other options override it."
-                " Default: none."
-            ),
-        ),
+        preset_option,
         device_option("Device that the networks run on."),
-        cloup.option(
-            "--dtype",
-            type=click.Choice(["float32", "bfloat16", "float16"]),
-            help="Precision of the network that generates images. Default: float32.",
-        ),
+        *precision_options,
         cloup.option(
             "--batch",
             type=click.IntRange(1),

@@ -10,7 +10,14 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from harope_bench.core import limits
 from harope_bench.core.device import DEVICE_PATTERN, device_type
@@ -48,6 +55,8 @@ class Settings(Record):
         spacing: Which training timesteps a sampler with fewer steps uses, if not the sampler's
             default (models/samplers/ddpm.py).
         labels: Distribution of the class labels.
+        tf32: Whether CUDA may round the factors of float32 products to TF32. None leaves torch's
+            defaults. It is written only where it is set.
     """
 
     resolution: int = Field(gt=0, le=limits.MAX_RESOLUTION)
@@ -69,6 +78,16 @@ class Settings(Record):
     fold: bool | None = None
     spacing: Literal["linspace", "leading"] | None = None
     labels: str | None = Field(default=None, pattern=r"^(uniform|balanced|file:[0-9a-f]{64})$")
+
+    tf32: Literal[True] | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unset_tf32(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
+        """Return the fields; without `tf32` the record is that of versions without the field."""
+        fields: JsonObject = serialize(self)
+        if self.tf32 is None:
+            fields.pop("tf32", None)
+        return fields
 
     @field_validator("tile")
     @classmethod

@@ -19,7 +19,7 @@ from harope_bench.core.conditioning import (
     check_requests,
     compatible_suites,
 )
-from harope_bench.core.device import require_device
+from harope_bench.core.device import device_type, require_device, tf32_products
 from harope_bench.core.errors import OptionError
 from harope_bench.core.index_ranges import MAX_INDICES, IndexRanges, group_by_padded_batch
 from harope_bench.core.limits import check_maximum
@@ -90,6 +90,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue
     preset_name = _optional_text(overrides.get("preset"))
     explicit = _explicit_settings(checkpoint, overrides)
     preset = preset_settings(suite_name, plugin, preset_name)
+    explicit, preset = _drop_unusable_tf32(explicit, preset)
     explicit = drop_neutral_settings(checkpoint, {**preset, **explicit})
     defaults = {
         "resolution": plugin.resolution,
@@ -130,6 +131,32 @@ def _explicit_settings(
     if settings.get("pos_scaling") == "none" and "pos_scaling" not in checkpoint.drawing:
         del settings["pos_scaling"]
     return settings
+
+
+def _drop_unusable_tf32(
+    explicit: Mapping[str, SettingValue], preset: Mapping[str, Option]
+) -> tuple[dict[str, SettingValue], dict[str, Option]]:
+    """Return the settings without a `tf32` that changes nothing.
+
+    `--no-tf32` overrides a preset and is not recorded. A preset's `tf32` applies to CUDA alone.
+
+    Raises:
+        OptionError: `--tf32` is given for another device.
+    """
+    remaining = dict(explicit)
+    preset_values = dict(preset)
+    is_cuda = device_type(str(explicit.get("device", "cpu"))) == "cuda"
+    if remaining.get("tf32") and not is_cuda:
+        raise OptionError(
+            f"--tf32 rounds products on CUDA devices, --device is {explicit.get('device', 'cpu')};"
+            " leave --tf32 out"
+        )
+    if remaining.get("tf32") is False:
+        del remaining["tf32"]
+        preset_values.pop("tf32", None)
+    if not is_cuda:
+        preset_values.pop("tf32", None)
+    return remaining, preset_values
 
 
 def validate_settings(values: Mapping[str, SettingValue]) -> Settings:
@@ -392,7 +419,8 @@ def describe_generation(plan: Plan) -> str:
         if value is not None
     ]
     side = settings.resolution
-    texts += [f"{side} x {side} px", f"seed {settings.seed}", settings.dtype, settings.device]
+    dtype = f"{settings.dtype} with TF32 products" if settings.tf32 else settings.dtype
+    texts += [f"{side} x {side} px", f"seed {settings.seed}", dtype, settings.device]
     return f"{checkpoint.name}, suite {plan.suite}: {', '.join(texts)}"
 
 
@@ -416,7 +444,8 @@ def _generate_tile(
     rows = [requests[0]] * settings.tile
     for request in requests:
         rows[request.index % settings.tile] = request
-    output = generator.generate(rows, settings)
+    with tf32_products(settings.tf32):
+        output = generator.generate(rows, settings)
 
     generated = []
     for request in requests:

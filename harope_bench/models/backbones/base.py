@@ -74,6 +74,7 @@ GENERATION_SETTINGS = frozenset(
         "steps",
         "guidance",
         "pos_scaling",
+        "tf32",
     }
 )
 CLASSIFICATION_SETTINGS = frozenset({"resolution", "tile", "device", "dtype", "pos_scaling"})
