@@ -22,17 +22,20 @@ from harope_bench.commands.options import (
     real_image_options,
     record_json,
     scoring_options,
+    shard_option,
 )
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
     from harope_bench.core.schema import Measurement, Result
+    from harope_bench.core.shard import Shard
     from harope_bench.data.result_store import EvaluatedResult
     from harope_bench.pipeline.eval_options import (
         GenerationOptions,
         RealImageOptions,
         ScoringOptions,
     )
+    from harope_bench.pipeline.evaluate_shard import ShardSummary
     from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 
@@ -72,6 +75,13 @@ if TYPE_CHECKING:
 )
 @scoring_options
 @generation_options
+@cloup.option_group(
+    "Shared work",
+    shard_option(
+        "Generate, extract, annotate or classify only part I of N parts, as 2/16, for example in a"
+        " job array, and score nothing. Then run the same command without --shard."
+    ),
+)
 @real_image_options
 @prompt_folder_options
 @cloup.option_group(
@@ -100,6 +110,7 @@ def eval_(
     scoring: ScoringOptions,
     generation: GenerationOptions,
     batch: int | None,
+    shard: Shard | None,
     resolutions: tuple[tuple[int, ...], ...],
     count: int | None,
     real_images: RealImageOptions,
@@ -153,12 +164,38 @@ def eval_(
     )
     suite_names = [name.strip() for name in suites.split(",")] if suites else []
     sides = [side for group in resolutions for side in group]
+    if shard is not None:
+        from harope_bench.pipeline.evaluate_shard import evaluate_shard
+
+        summaries = evaluate_shard(target, options, shard, suite_names, sides)
+        print_shards(summaries, shard, json_)
+        return
     evaluation = evaluate_target(target, options, suite_names, sides)
 
     pending = evaluation.pending_error
     print_results(evaluation.results, json_ and pending is None)
     if pending is not None:
         raise pending
+
+
+def print_shards(summaries: Sequence[ShardSummary], shard: Shard, as_json: bool) -> None:
+    """Print what a shard did in each run folder, as one JSON object or as text."""
+    if as_json:
+        entries = [{**summary._asdict(), "out": str(summary.out)} for summary in summaries]
+        echo(json_object_text({"shard": str(shard), "runs": entries}))
+        return
+    for summary in summaries:
+        counts = {
+            "generated": summary.n_generated,
+            "extracted": summary.n_extracted,
+            "annotated": summary.n_annotated,
+            "classified": summary.n_classified,
+        }
+        parts = [f"{count:,} {name}" for name, count in counts.items() if count]
+        echo(
+            f"{summary.out}: shard {shard}, {summary.n_samples:,} samples:"
+            f" {', '.join(parts) or 'up to date'}; run eval without --shard to score"
+        )
 
 
 def print_results(results: Sequence[EvaluatedResult], as_json: bool) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 from harope_bench.core.index_ranges import IndexRanges, group_by_padded_batch, parse_whole_number
 
@@ -12,7 +13,8 @@ MAX_SHARDS = 100_000
 Item = TypeVar("Item")
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """Part `number` of `count` parts; the first is number 1."""
 
     number: int

@@ -28,6 +28,7 @@ from harope_bench.core.errors import RunBusyError
 from harope_bench.core.index_ranges import IndexRanges, parse_ranges
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.part_files import boot_token
+from harope_bench.core.record_base import shorten_text
 
 LOCK_FILE = ".writer.lock"
 WRITER_FILE = ".writer.json"
@@ -233,7 +234,9 @@ def _busy_error(folder: Path, place: Path, writer: Writer | None) -> RunBusyErro
         writer_text = f"process {writer.process} on {writer.host} since {writer.start_time}"
         if writer.boot != boot_token():
             advice += f"; if it was killed, delete {place / WRITER_FILE}"
-    samples_text = "" if writer is None or writer.indices is None else f" (samples {writer.indices})"
+    samples_text = (
+        "" if writer is None or writer.indices is None else f" (samples {writer.indices})"
+    )
     return RunBusyError(f"{folder} is being written by {writer_text}{samples_text}; {advice}")
 
 

@@ -302,6 +302,11 @@ class RunFolder:
         with self.lock():
             self._finalize_locked()
 
+    def take_parts(self) -> None:
+        """Take the records of parts into the files of the run, if there are any."""
+        if self._part_record_files():
+            self.finalize_records()
+
     def finalize_last_part(self) -> None:
         """Finalize the records if no sample is missing and no other process writes a part."""
         with self.lock():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -114,6 +114,12 @@ class SampleSet:
         warning = f"images: a random choice of {count:,} out of {len(self.indices):,}, seed {seed}"
         return replace(subset, warnings=(*self.warnings, warning))
 
+    def select_indices(self, indices: Collection[int]) -> SampleSet:
+        """Return the samples with these indices that have an image or have failed."""
+        subset = self._select([i for i in self.indices if i in indices])
+        failed = {i: reason for i, reason in self.failed.items() if i in indices}
+        return replace(subset, n_asked=len(subset.indices) + len(failed), failed=failed)
+
     def _select(self, indices: list[int]) -> SampleSet:
         """Return the set of these indices, without failed samples."""
         index_set = set(indices)
@@ -221,6 +227,11 @@ class SampleSet:
                 HASHED_FILES_AHEAD,
             )
         )
+
+    @property
+    def hashes_by_index(self) -> dict[int, str]:
+        """Return the hex sha256 of every image by index, recorded or computed now."""
+        return dict(zip(self.indices, self.hashes, strict=True))
 
     def _image_sha256(self, index: int, data: bytes) -> str:
         """Return the hex sha256 of an image, from the bytes of its file."""
@@ -405,21 +416,28 @@ def _run_set(run: RunFolder, plan: Plan | None, count: int | None) -> SampleSet:
         )
 
     records = {i: all_records[i] for i in set_indices}
-    resolved_folder = run.folder.resolve()
-    ok_records = {i: record for i, record in records.items() if record.status == "ok"}
-    if records and not ok_records:
+    if records and not any(record.status == "ok" for record in records.values()):
         reason = next(iter(records.values())).reason
         raise SampleError(
             f"all {len(records):,} samples of {run.folder} failed ({reason}); check the"
             " checkpoint's weights"
         )
-    if not ok_records:
+    if not records:
         raise SampleError(f"{run.folder} holds no image; run generate with this --out first")
+    return replace(_set_of_records(run, plan, records), warnings=warnings)
+
+
+def _set_of_records(
+    run: RunFolder, plan: Plan | None, records: Mapping[int, SampleRecord]
+) -> SampleSet:
+    """Return the samples of these records."""
+    resolved_folder = run.folder.resolve()
+    ok_records = {i: record for i, record in records.items() if record.status == "ok"}
     return SampleSet(
         name=run.folder.name,
         path=run.folder,
         plan=plan,
-        n_asked=len(set_indices),
+        n_asked=len(records),
         failed={i: r.reason or "failed" for i, r in records.items() if r.status == "failed"},
         indices=list(ok_records),
         files={
@@ -428,8 +446,19 @@ def _run_set(run: RunFolder, plan: Plan | None, count: int | None) -> SampleSet:
         },
         recorded_hashes={i: str(r.sha256) for i, r in ok_records.items()},
         labels={i: r.label for i, r in ok_records.items() if r.label is not None},
-        warnings=warnings,
     )
+
+
+def open_part_samples(run: RunFolder, requested_indices: Sequence[int]) -> SampleSet:
+    """Return the requested samples of a run of which other processes generate some.
+
+    A sample without a record is expected to have an image, which is not there yet.
+    """
+    all_records = run.read_records()
+    records = {i: all_records[i] for i in requested_indices if i in all_records}
+    samples = _set_of_records(run, run.plan, records)
+    indices = [i for i in requested_indices if i not in samples.failed]
+    return replace(samples, n_asked=len(requested_indices), indices=indices)
 
 
 def _check_requests_complete(

@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -59,6 +60,7 @@ from harope_bench.core.storage import (
 )
 from harope_bench.core.threaded_work import map_in_threads
 from harope_bench.data.image_io import encode_png
+from harope_bench.data.run_claim import part_folders, remove_empty_parts
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import AnnotatedImage, AnnotatorRole, Metadata
 from harope_bench.judges.base import (
@@ -70,6 +72,7 @@ from harope_bench.judges.base import (
     open_judge,
 )
 from harope_bench.pipeline import external_annotator
+from harope_bench.pipeline.workers import Task, run_units
 from harope_bench.suites.base import PromptCase
 
 ANNOTATIONS_FILE = "annotations.jsonl"
@@ -80,6 +83,7 @@ HASHED_FILES = (ANNOTATIONS_FILE, QUERIES_FILE, JUDGE_FILE)
 # After so many failures and no success, the judge and not the image is the cause.
 MAX_FIRST_FAILURES = 5
 
+QUERIES_PER_PART = 32  # queries that another process answers in one go
 IMAGES_AHEAD = 8  # decoded images that wait for the judge, 100 MB at 2,048 pixels
 
 # Errors of one image. Others, such as MemoryError, end the run.
@@ -575,22 +579,36 @@ def _annotate_in_this_process(
     device: str,
     has_stored_annotation: bool,
 ) -> None:
-    """Annotate in this process; write each annotation before the next query.
+    """Annotate with this Python, here or in workers; write each annotation when it is there.
+
+    Annotations of parts (`eval --shard`) are taken instead. If this process annotates, the lines
+    are in the order of the queries.
 
     Args:
-        annotator_plugin: The annotator, whose weights are loaded here.
+        annotator_plugin: The annotator, whose weights are loaded where it annotates.
         folder: The judge's folder, to which the annotations are appended.
         has_stored_annotation: The folder has an annotation of this judge already.
 
     Raises:
         JudgeError: The judge fails on each of the first `MAX_FIRST_FAILURES` images.
     """
-    loaded_annotator = open_judge(judge_choice.name, annotator_plugin, device)
-    has_succeeded = has_stored_annotation
+    part_lines = _lines_of_parts(folder, role, queries)
+    new_positions = [k for k, query in enumerate(queries) if query.key not in part_lines]
+    has_succeeded = has_stored_annotation or bool(part_lines)
     n_failures = 0
+    n_passed = 0  # queries before which all lines of parts are written
+    config = {
+        "judge_choice": judge_choice,
+        "annotator_plugin": annotator_plugin,
+        "role": role,
+        "samples": samples,
+        "device": device,
+    }
     title = f"annotate {judge_choice.name} on {device}"
-    with Progress(title, len(queries), "image") as progress:
-        for line in annotation_lines(loaded_annotator, role, samples, queries):
+    with Progress(title, len(queries), "image", initial=len(part_lines)) as progress:
+        for k, line in _lines_of_workers(Task("annotate", config, device), queries, new_positions):
+            _append_lines(folder, queries[n_passed:k], part_lines)
+            n_passed = max(n_passed, k)
             _append_annotation(folder, line)
             progress.advance()
             if "error" not in line:
@@ -602,6 +620,98 @@ def _annotate_in_this_process(
                     f"{judge_choice.name} failed on each of its first {MAX_FIRST_FAILURES} images"
                     f" ({line['error']}); fix the cause and run again"
                 )
+        _append_lines(folder, queries[n_passed:], part_lines)
+
+
+def _lines_of_workers(
+    task: Task, queries: Sequence[ImageQuery], positions: Sequence[int]
+) -> Iterator[tuple[int, JsonObject]]:
+    """Yield the position and the line for annotations.jsonl of the queries at these positions."""
+    if not positions:
+        return
+    units = [queries[k] for k in positions]
+    names = [f"image {query.sample_index}" for query in units]
+    for i, line in run_units(task, units, names, QUERIES_PER_PART):
+        yield positions[i], line
+
+
+class AnnotationWorker:
+    """Annotates images with a judge of this Python; a worker of `run_units`."""
+
+    def __init__(
+        self,
+        judge_choice: JudgeChoice,
+        annotator_plugin: Annotator,
+        role: str,
+        samples: SampleSet,
+        device: str,
+    ) -> None:
+        """Load the annotator."""
+        self._role = role
+        self._samples = samples
+        self._annotator = open_judge(judge_choice.name, annotator_plugin, device)
+
+    def results(self, units: Iterable[ImageQuery]) -> Iterator[JsonObject]:
+        """Yield the line for annotations.jsonl of each query."""
+        return annotation_lines(self._annotator, self._role, self._samples, list(units))
+
+    def pack(self, result: JsonObject) -> JsonObject:
+        """Return the line: it travels as it is."""
+        return result
+
+
+def _lines_of_parts(
+    folder: Path, role: str, queries: Sequence[ImageQuery]
+) -> dict[str, JsonObject]:
+    """Return the lines with an annotation that parts of the run have written, by key.
+
+    Raises:
+        PlanMismatchError: A part has annotations of another judge.
+    """
+    lines: dict[str, JsonObject] = {}
+    for part_folder in _folders_in_parts(folder):
+        record = read_judge_record(part_folder)
+        if record is None:
+            continue
+        claim_judge_folder(folder, record)
+        stored_annotations = read_annotations(part_folder, role, queries)
+        for line in read_lines(part_folder / ANNOTATIONS_FILE):
+            stored_annotation = stored_annotations.get(str(line.get("key")))
+            if stored_annotation is not None and stored_annotation.annotation is not None:
+                lines[str(line["key"])] = line
+    return lines
+
+
+def _folders_in_parts(folder: Path) -> list[Path]:
+    """Return the folders of a judge in the parts of a run.
+
+    Args:
+        folder: The judge's folder in the whole run: RUN/annotations/JUDGE.
+    """
+    relative_folder = Path(*folder.parts[-2:])
+    paths = [path / relative_folder for path in part_folders(folder.parent.parent)]
+    return [path for path in paths if path.is_dir()]
+
+
+def remove_annotations_of_parts(out: Path, judges: Iterable[JudgeChoice]) -> None:
+    """Remove the annotations of parts, once those of the whole run are written.
+
+    Args:
+        out: Parent of the judges' folders: RUN/annotations.
+    """
+    for judge_choice in judges:
+        for path in _folders_in_parts(out / judge_choice.folder_name):
+            shutil.rmtree(path, ignore_errors=True)
+    remove_empty_parts(out.parent)
+
+
+def _append_lines(
+    folder: Path, queries: Sequence[ImageQuery], lines: Mapping[str, JsonObject]
+) -> None:
+    """Append the lines of those queries that have one."""
+    for query in queries:
+        if query.key in lines:
+            _append_annotation(folder, lines[query.key])
 
 
 def annotation_lines(
@@ -670,6 +780,9 @@ def _annotate_externally(
         JudgeError: The script fails or does not write its record.
     """
     drop_partial_line(folder / ANNOTATIONS_FILE)
+    part_lines = _lines_of_parts(folder, role, queries)
+    _append_lines(folder, queries, part_lines)
+    queries = [query for query in queries if query.key not in part_lines]
     lines = _readable_query_lines(samples, role, queries, folder)
     write_text(
         folder / QUERIES_FILE, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)

@@ -27,6 +27,7 @@ from harope_bench.core.conditioning import (
 )
 from harope_bench.core.device import require_device
 from harope_bench.core.errors import BenchError, OptionError, PlanMismatchError, WeightsError
+from harope_bench.core.index_ranges import IndexRanges
 from harope_bench.core.provenance import make_provenance, utc_now
 from harope_bench.core.record_base import Option, validation_summary
 from harope_bench.core.schema import (
@@ -40,6 +41,7 @@ from harope_bench.core.schema import (
     Settings,
     make_warnings,
 )
+from harope_bench.core.shard import Shard
 from harope_bench.core.state_dicts import check_sha256
 from harope_bench.core.storage import sha256_bytes
 from harope_bench.data.array_checks import IMAGE_HASHES
@@ -54,6 +56,7 @@ from harope_bench.data.result_store import (
     read_result_or_none,
     write_result,
 )
+from harope_bench.data.run_claim import RunPart, claim_run
 from harope_bench.data.run_folder import PREDICTIONS_FOLDER, REQUESTS_FILE, RunFolder
 from harope_bench.evaluators.base import EvaluatorOutput, Features, load_feature_evaluator
 from harope_bench.models.backbones.base import load_backbone
@@ -70,6 +73,7 @@ from harope_bench.pipeline.predictions import (
     classify_images,
     find_shard,
     predict,
+    predict_shard,
     read_image_bytes,
     shard_key,
     shard_path,
@@ -221,6 +225,31 @@ def classify(
     return [
         _score(plan, shards, name, judge, out, n_missing, selection.is_lenient) for name in names
     ]
+
+
+def classify_shard(plan: Plan, out: Path, selection: RealImageSelection, shard: Shard) -> int:
+    """Classify one shard of the images into a part of the run; return how many it classified.
+
+    Nothing is scored. The next `classify` of the whole run takes the predictions.
+
+    Raises:
+        RunBusyError: Another process writes the run folder or this shard.
+        BenchError: See `classify`.
+    """
+    check_checkpoint_suite(plan.checkpoint, plan.suite)
+    suite = load_classification_suite(plan.suite)
+    real_images = suite.real_images(selection.folder, selection.labels)
+    count = _resolve_count(real_images, selection.count, plan.suite)
+    check_sha256(find_weights_path(plan.checkpoint), plan.checkpoint.sha256)
+    judge = label_judge_record(plan, real_images, selection.crop_ratio)
+    part = RunPart(
+        shard.name, shard.take_batches(range(count), SHARD_SIZE), IndexRanges.from_count(count)
+    )
+    with claim_run(out, part):
+        RunFolder(out, part=part).tie_to_plan(plan)
+        folder = part.folder(out) / PREDICTIONS_FOLDER / plan.checkpoint.name
+        crop_ratio = _crop_ratio(suite, selection)
+        return predict_shard(plan, real_images, count, judge, folder, crop_ratio, shard)
 
 
 def _resolve_evaluators(

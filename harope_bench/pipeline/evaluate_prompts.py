@@ -59,7 +59,12 @@ from harope_bench.evaluators.base import (
 )
 from harope_bench.judges.base import JudgeChoice
 from harope_bench.pipeline import external_annotator
-from harope_bench.pipeline.annotate import AnnotatorOptions, annotate_samples, parse_judges
+from harope_bench.pipeline.annotate import (
+    AnnotatorOptions,
+    annotate_samples,
+    parse_judges,
+    remove_annotations_of_parts,
+)
 from harope_bench.pipeline.chosen_judges import (
     check_metadata,
     evaluator_roles,
@@ -414,12 +419,16 @@ def evaluate_prompts(
         )
     ]
     source = make_source(target, out, scoring.suite, samples.plan, scoring.folder_options, count)
-    return [
+    results = [
         _evaluate_one(
             samples, evaluator_choice, out, scoring, cases, suite.prompts_source(), source
         )
         for evaluator_choice in with_prompts or selected_evaluators
     ]
+    if not scoring.annotator_options.is_rescored:
+        judges = [j for choice in selected_evaluators for j in choice.judges.values()]
+        remove_annotations_of_parts(out / ANNOTATIONS_FOLDER, judges)
+    return results
 
 
 def _evaluate_one(

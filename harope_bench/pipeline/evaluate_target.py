@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from harope_bench.core.errors import OptionError, PendingAnswersError
 from harope_bench.data.result_store import EvaluatedResult, set_label
+from harope_bench.data.run_claim import claim_run
 from harope_bench.data.run_folder import RunFolder
 from harope_bench.evaluators.base import load_evaluator
 from harope_bench.pipeline import evaluate_prompts
@@ -37,6 +38,7 @@ from harope_bench.pipeline.requirements import (
 )
 from harope_bench.pipeline.target import (
     CHECKPOINTS,
+    RUN_FOLDERS,
     Target,
     TargetKind,
     plan_target,
@@ -85,9 +87,7 @@ def evaluate_target(
         MissingRequirementsError: Names everything that any run lacks; nothing is written.
         BenchError: A name, an option or an image is wrong.
     """
-    has_image_evaluators(options)  # raises an error if an evaluator does not exist
-    options_by_run = options_of_runs(text, options, suites, resolutions)
-    runs = prepare_runs([resolve_run(text, run_options) for run_options in options_by_run])
+    runs = resolve_runs(text, options, suites, resolutions)
     results: list[EvaluatedResult] = []
     pending: list[PendingAnswersError] = []
     for target, run_options in runs:
@@ -98,8 +98,32 @@ def evaluate_target(
     return Evaluation(tuple(results), tuple(pending))
 
 
+def resolve_runs(
+    text: str, options: EvalOptions, suites: Sequence[str], resolutions: Sequence[int]
+) -> list[TargetRun]:
+    """Return one checked run for each suite and resolution. Arguments, errors: `evaluate_target`.
+
+    Nothing is written.
+    """
+    has_image_evaluators(options)  # raises an error if an evaluator does not exist
+    options_by_run = options_of_runs(text, options, suites, resolutions)
+    return prepare_runs([resolve_run(text, run_options) for run_options in options_by_run])
+
+
 def evaluate_run(target: Target, options: EvalOptions) -> list[EvaluatedResult]:
-    """Evaluate one run: first the cost of its network, if requested, then its images."""
+    """Evaluate one run: first the cost of its network, if requested, then its images.
+
+    Raises:
+        RunBusyError: Another process writes the folder of the results.
+    """
+    with claim_run(target.out):
+        return _evaluate_claimed_run(target, options)
+
+
+def _evaluate_claimed_run(target: Target, options: EvalOptions) -> list[EvaluatedResult]:
+    """Evaluate one run while no other process writes its folder."""
+    if target.plan is not None and target.out == target.path and target.kind in RUN_FOLDERS:
+        RunFolder(target.out).take_parts()
     cost_results = [measure_cost(target, options)] if network_evaluators(options) else []
     if not has_image_evaluators(options):
         return cost_results

@@ -46,10 +46,12 @@ from harope_bench.judges.base import (
     open_judge,
 )
 from harope_bench.metrics.moments import Moments
-from harope_bench.pipeline import moments_cache
+from harope_bench.pipeline import feature_parts, moments_cache
+from harope_bench.pipeline.workers import Task, run_units
 
 SHARD_SIZE = 1000  # images for each record; divides the block that moments are summed in
 JUDGE_FILE = "judge.json"
+IMAGES_PER_PART = 250  # images that another process extracts in one go
 MAX_NAMED_IMAGES = 5  # images that an error names
 UNUSUAL_MODES = {
     "L": "grey, read as three equal channels",
@@ -237,7 +239,9 @@ def extract_features(
     if not rescore:
         _write_extractor_record(folder, extractor)
     if missing_shards:
-        _extract_shards(samples, judge, missing_shards, folder, device)
+        _extract_shards(samples, extractor.record, missing_shards, folder, device)
+    if not rescore:
+        feature_parts.remove_batches(folder)
 
     records = [read_record(folder / shard_name(shard.number)) for shard in shards]
     features = _map_features(samples, folder, names, records)
@@ -314,7 +318,7 @@ def moments_name(array: str) -> str:
 
 def split_into_shards(samples: SampleSet, record: JudgeRecord) -> list[FeatureShard]:
     """Return the shards of a sample set in order of its indices."""
-    hashes = dict(zip(samples.indices, samples.hashes, strict=True))
+    hashes = samples.hashes_by_index
     parts = [
         samples.indices[i : i + SHARD_SIZE] for i in range(0, len(samples.indices), SHARD_SIZE)
     ]
@@ -375,47 +379,141 @@ def changed_arrays(stored_path: Path, expected_path: Path) -> list[str]:
 
 
 def _extract_shards(
-    samples: SampleSet, judge: str, shards: Sequence[FeatureShard], folder: Path, device: str
+    samples: SampleSet,
+    record: JudgeRecord,
+    shards: Sequence[FeatureShard],
+    folder: Path,
+    device: str,
 ) -> None:
-    plugin = load_feature_extractor(judge)
-    loaded_extractor = open_judge(judge, plugin, device)
-    n_images = sum(len(s.indices) for s in shards)
-    batches = extract_batches(
-        loaded_extractor, plugin.batch_size, samples, [shard.indices for shard in shards]
-    )
-    with Progress(f"extract {judge} on {device}", n_images, "image") as progress:
-        for shard in shards:
-            # Collect the batches of the shard and count its unusual images.
-            unusual_counts: Counter[str] = Counter()
-            batch_arrays = []
-            for _ in range(0, len(shard.indices), plugin.batch_size):
-                batch = next(batches)
-                batch_arrays.append(batch.arrays)
-                unusual_counts.update(batch.unusual_counts)
-                progress.advance(len(batch.indices))
+    """Extract the batches of shards that no part has extracted; write each complete shard."""
+    batch_size = load_feature_extractor(record.name).batch_size
+    hashes = samples.hashes_by_index
+    batches = {
+        shard.number: split_into_batches(
+            shard.indices, hashes, record, batch_size, samples.crop_side
+        )
+        for shard in shards
+    }
+    stored_paths = feature_parts.stored_batches(folder)
+    missing_keys = {
+        number: {batch.key for batch in shard_batches if batch.key not in stored_paths}
+        for number, shard_batches in batches.items()
+    }
+    shards_by_key = {batch.key: shard for shard in shards for batch in batches[shard.number]}
+    new_batches = [
+        batch
+        for shard_batches in batches.values()
+        for batch in shard_batches
+        if batch.key not in stored_paths
+    ]
+    extracted_batches: dict[str, ExtractedBatch] = {}
 
-            arrays = {
-                name: np.concatenate([part[name] for part in batch_arrays])
-                for name in plugin.arrays
-            }
-            _check_finite(judge, shard, arrays)
-            fields = _record_fields(loaded_extractor, device, unusual_counts)
-            _write_shard(folder, shard, arrays, len(samples.indices), fields)
+    def write_shard(shard: FeatureShard) -> None:
+        shard_batches = [
+            extracted_batches.pop(batch.key)
+            if batch.key in extracted_batches
+            else feature_parts.read_batch(stored_paths[batch.key])
+            for batch in batches[shard.number]
+        ]
+        _join_and_write_shard(folder, record.name, shard, shard_batches, len(samples.indices))
+
+    n_images = sum(len(shard.indices) for shard in shards)
+    n_new = sum(len(batch.indices) for batch in new_batches)
+    title = f"extract {record.name} on {device}"
+    with Progress(title, n_images, "image", initial=n_images - n_new) as progress:
+        for shard in shards:
+            if not missing_keys[shard.number]:
+                write_shard(shard)
+        for key, extracted_batch in extract_in_workers(samples, record.name, new_batches, device):
+            extracted_batches[key] = extracted_batch
+            progress.advance(len(extracted_batch.indices))
+            shard = shards_by_key[key]
+            missing_keys[shard.number].remove(key)
+            if not missing_keys[shard.number]:
+                write_shard(shard)
+
+
+class BatchOfImages(NamedTuple):
+    """The images that an extractor takes at once, and the key of their features."""
+
+    indices: list[int]
+    key: str
 
 
 class ExtractedBatch(NamedTuple):
-    """The arrays of one batch of images, and how many of its images are unusual, by property."""
+    """The arrays of one batch of images, and what a shard record says about it.
+
+    Attributes:
+        unusual_counts: Number of images by unusual property.
+        notes, numerics: Of the loaded extractor, after the batch.
+    """
 
     indices: list[int]
     arrays: dict[str, np.ndarray]
     unusual_counts: Counter[str]
+    notes: list[str]
+    numerics: dict[str, Option]
+
+
+def split_into_batches(
+    indices: Sequence[int],
+    hashes: Mapping[int, str],
+    record: JudgeRecord,
+    batch_size: int,
+    crop: int | None,
+) -> list[BatchOfImages]:
+    """Return the batches of the images of a shard.
+
+    Args:
+        hashes: Hex sha256 of the images by index.
+        crop: Side of the centre crop.
+    """
+    groups = [[*indices[i : i + batch_size]] for i in range(0, len(indices), batch_size)]
+    return [
+        BatchOfImages(group, shard_key(record, [(i, hashes[i]) for i in group], crop))
+        for group in groups
+    ]
+
+
+def extract_in_workers(
+    samples: SampleSet, judge: str, batches: Sequence[BatchOfImages], device: str
+) -> Iterator[tuple[str, ExtractedBatch]]:
+    """Yield key and features of each batch."""
+    if not batches:
+        return
+    task = Task("extract", {"judge": judge, "samples": samples, "device": device}, device)
+    names = [f"images {batch.indices[0]}-{batch.indices[-1]}" for batch in batches]
+    units = [batch.indices for batch in batches]
+    batches_per_part = IMAGES_PER_PART // len(units[0])
+    for position, extracted_batch in run_units(task, units, names, batches_per_part):
+        numerics = {"device": device, **extracted_batch.numerics}
+        yield batches[position].key, extracted_batch._replace(numerics=numerics)
+
+
+class ExtractionWorker:
+    """Extracts the features of batches of images; a worker of `run_units`."""
+
+    def __init__(self, judge: str, samples: SampleSet, device: str) -> None:
+        """Load the feature extractor."""
+        plugin = load_feature_extractor(judge)
+        self._samples = samples
+        self._batch_size = plugin.batch_size
+        self._extractor = open_judge(judge, plugin, device)
+
+    def results(self, units: Iterable[Sequence[int]]) -> Iterator[ExtractedBatch]:
+        """Yield the features of each batch of images."""
+        return extract_batches(self._extractor, self._batch_size, self._samples, units)
+
+    def pack(self, result: ExtractedBatch) -> ExtractedBatch:
+        """Return the features: they travel as they are."""
+        return result
 
 
 def extract_batches(
     loaded_extractor: LoadedFeatureExtractor,
     batch_size: int,
     samples: SampleSet,
-    index_groups: Sequence[Sequence[int]],
+    index_groups: Iterable[Sequence[int]],
 ) -> Iterator[ExtractedBatch]:
     """Yield the arrays of the images of each group, batch by batch; no batch has two groups.
 
@@ -431,18 +529,38 @@ def extract_batches(
     batch_bytes = batch_size * math.prod(samples.shape)
     n_waiting = waiting_limit(batch_bytes, maximum=max(1, thread_count()))
     for indices, inputs, counts in map_in_threads(preprocess, batches, n_waiting):
-        yield ExtractedBatch(indices, loaded_extractor.extract_preprocessed(inputs), counts)
+        arrays = loaded_extractor.extract_preprocessed(inputs)
+        notes = list(loaded_extractor.notes)
+        yield ExtractedBatch(indices, arrays, counts, notes, dict(loaded_extractor.numerics))
 
 
-def _record_fields(
-    loaded_extractor: LoadedFeatureExtractor, device: str, unusual_counts: Counter[str]
-) -> JsonObject:
-    """Return the fields of a shard record that describe images and extractor, not rows."""
-    return {
-        "unusual_images": dict(unusual_counts),
-        "notes": list(loaded_extractor.notes),
-        "numerics": {"device": device, **loaded_extractor.numerics},
+def _join_and_write_shard(
+    folder: Path,
+    judge: str,
+    shard: FeatureShard,
+    batches: Sequence[ExtractedBatch],
+    row_count: int,
+) -> None:
+    """Join the batches of a shard and write it.
+
+    Args:
+        row_count: Number of rows of the whole sample set.
+    """
+    arrays = {
+        name: np.concatenate([batch.arrays[name] for batch in batches])
+        for name in load_feature_extractor(judge).arrays
     }
+    _check_finite(judge, shard, arrays)
+    unusual_counts = sum((batch.unusual_counts for batch in batches), Counter[str]())
+    # An extractor's last notes include its earlier ones; other processes may have others.
+    last_notes = batches[-1].notes
+    all_notes = dict.fromkeys(note for batch in batches for note in batch.notes)
+    fields: JsonObject = {
+        "unusual_images": dict(unusual_counts),
+        "notes": [*last_notes, *(note for note in all_notes if note not in last_notes)],
+        "numerics": batches[-1].numerics,
+    }
+    _write_shard(folder, shard, arrays, row_count, fields)
 
 
 def _check_finite(judge: str, shard: FeatureShard, arrays: dict[str, np.ndarray]) -> None:

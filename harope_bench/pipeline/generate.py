@@ -5,7 +5,7 @@ This module knows no model and no metric.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -43,9 +43,14 @@ from harope_bench.models.load_checkpoint import (
 )
 from harope_bench.models.samplers.base import load_sampler, load_settings_sampler
 from harope_bench.pipeline.stored_requests import check_stored_requests
+from harope_bench.pipeline.workers import SerialExecutor, Task, current_executor, run_units
 from harope_bench.suites.base import Suite, load_suite
 
 MAX_PART_NAME = 60  # characters of the indices in the name of a part
+# Padded batches that another process generates in one go: about a minute of a large network, and
+# few enough that all processes end at about the same time.
+MAX_TILES = 16
+PARTS_PER_WORKER = 8
 
 
 @dataclass(frozen=True)
@@ -285,7 +290,7 @@ def _generate_missing(
     requests = missing_requests(plan, indices, run)
     if run.plan is not None:
         run.tie_to_plan(plan)  # a folder of another plan is rejected before a network is loaded
-    if requests and generator is None:
+    if requests and generator is None and isinstance(current_executor(), SerialExecutor):
         generator = open_generator(plan.checkpoint, plan.settings)
 
     # Nothing is written above this line: an error leaves no folder behind.
@@ -358,7 +363,16 @@ def _generate_tiles(
         generator: Loaded generator of the plan's checkpoint; None to load it.
     """
     write_line(describe_generation(plan))
-    generator = generator or open_generator(plan.checkpoint, plan.settings)
+    tiles = [
+        [requests[i] for i in indices]
+        for indices in group_by_padded_batch([*requests], plan.settings.tile)
+    ]
+    names = [f"samples {tile[0].index}-{tile[-1].index}" for tile in tiles]
+    task = Task("generate", {"plan": plan}, plan.settings.device)
+    executor = current_executor()
+    if generator is not None:
+        executor = SerialExecutor(GenerationWorker(plan, generator))
+    n_tiles = min(MAX_TILES, len(tiles) // (PARTS_PER_WORKER * executor.n_workers))
     title = f"generate {plan.checkpoint.name} on {plan.settings.device}"
     with Progress(title, len(requests), "image") as progress:
 
@@ -368,8 +382,8 @@ def _generate_tiles(
 
         n_waiting = waiting_limit(3 * plan.settings.resolution**2, minimum=2)
         with OrderedWriter(encode_image, store, n_waiting) as writer:
-            pending_images: list[GeneratedImage] = []
-            for tile_images in generate_images(generator, plan.settings, requests):
+            pending_images: list[GeneratedImage | EncodedSample] = []
+            for _, tile_images in run_units(task, tiles, names, n_tiles, executor):
                 pending_images += tile_images
                 if len(pending_images) >= batch:
                     submit_all(writer, pending_images)
@@ -377,31 +391,52 @@ def _generate_tiles(
             submit_all(writer, pending_images)
 
 
+class GenerationWorker:
+    """Generates the images of padded batches; a worker of `run_units`."""
+
+    def __init__(self, plan: Plan, generator: ImageGenerator | None = None) -> None:
+        """Load the plan's checkpoint, unless its generator is given."""
+        self._settings = plan.settings
+        self._generator = generator or open_generator(plan.checkpoint, plan.settings)
+
+    def results(self, units: Iterable[Sequence[Request]]) -> Iterator[list[GeneratedImage]]:
+        """Yield the images of each padded batch.
+
+        Raises:
+            OptionError: The memory of the device is too small.
+        """
+        for requests in units:
+            try:
+                yield _generate_tile(self._generator, requests, self._settings)
+            except RuntimeError as error:
+                # torch's class, which this module does not import
+                if type(error).__name__ != "OutOfMemoryError":
+                    raise
+                raise OptionError(
+                    f"--device {self._settings.device} has too little free memory for samples"
+                    f" {requests[0].index}-{requests[-1].index}; end other processes there, or use"
+                    " another device"
+                ) from error
+
+    def pack(self, result: Sequence[GeneratedImage]) -> list[EncodedSample]:
+        """Return the images as they are stored, which is smaller."""
+        return [encode_image(image) for image in result]
+
+
 def submit_all(
-    writer: OrderedWriter[GeneratedImage, EncodedSample], images: Sequence[GeneratedImage]
+    writer: OrderedWriter[GeneratedImage | EncodedSample, EncodedSample],
+    images: Sequence[GeneratedImage | EncodedSample],
 ) -> None:
     """Hand images to the writer; it raises the error of an image that could not be written."""
     for image in images:
         writer.submit(image)
 
 
-def encode_image(generated: GeneratedImage) -> EncodedSample:
-    """Return a generated image as the run folder stores it."""
+def encode_image(generated: GeneratedImage | EncodedSample) -> EncodedSample:
+    """Return a generated image as the run folder stores it; another process may have done so."""
+    if isinstance(generated, EncodedSample):
+        return generated
     return encode_sample(generated.request, generated.image, generated.reason)
-
-
-def generate_images(
-    generator: ImageGenerator, settings: Settings, requests: Mapping[int, Request]
-) -> Iterator[list[GeneratedImage]]:
-    """Yield the images of the requests, padded batch by padded batch, in ascending order.
-
-    Nothing is written, so any process can generate a part of a run.
-
-    Args:
-        requests: Requests by index.
-    """
-    for tile_indices in group_by_padded_batch([*requests], settings.tile):
-        yield _generate_tile(generator, [requests[i] for i in tile_indices], settings)
 
 
 def describe_generation(plan: Plan) -> str:

@@ -6,6 +6,7 @@ An interrupted run resumes at the first missing shard. An altered shard is compu
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
@@ -20,8 +21,10 @@ from harope_bench.core.array_file import arrays_with_format, check_arrays_format
 from harope_bench.core.errors import SampleError, StorageError
 from harope_bench.core.progress import Progress
 from harope_bench.core.schema import JudgeRecord, Plan
+from harope_bench.core.shard import Shard
 from harope_bench.core.storage import sha256_bytes, write_bytes
 from harope_bench.core.threaded_work import map_in_threads, thread_count, waiting_limit
+from harope_bench.data.run_claim import part_folders, remove_empty_parts
 from harope_bench.models.backbones.base import Classifier
 from harope_bench.models.load_checkpoint import open_classifier
 from harope_bench.suites.base import RealImages
@@ -80,6 +83,8 @@ def predict(
             path = shard_path(folder, first_index)
             key = shard_key(plan, judge, image_bytes.image_rows)
             shard = find_shard(path, key, image_bytes.image_rows)
+            if shard is None and not rescore:
+                shard = _take_from_parts(path, key, image_bytes.image_rows)
             if shard is None and rescore:
                 raise SampleError(
                     f"{folder} lacks the predictions of {plan.checkpoint.name} from image"
@@ -92,7 +97,70 @@ def predict(
                 _write_shard(path, shard, key)
             shards.append(shard)
             progress.advance(len(indices))
+    if not rescore:
+        _remove_from_parts(folder)
     return shards
+
+
+def predict_shard(
+    plan: Plan,
+    real_images: RealImages,
+    count: int,
+    judge: JudgeRecord,
+    folder: Path,
+    crop_ratio: float,
+    shard: Shard,
+) -> int:
+    """Classify a shard of the first `count` images, what is missing of it; return their number.
+
+    Args:
+        folder: The folder of the predictions in the part of the run.
+    """
+    starts = shard.take(range(0, count, SHARD_SIZE))
+    classifier: Classifier | None = None
+    n_classified = 0
+    title = f"classify {plan.checkpoint.name} on {plan.settings.device}"
+    with Progress(title, len(starts) * SHARD_SIZE, "image") as progress:
+        for start in starts:
+            image_bytes = read_image_bytes(
+                real_images, range(start, min(count, start + SHARD_SIZE))
+            )
+            path = shard_path(folder, start)
+            key = shard_key(plan, judge, image_bytes.image_rows)
+            if find_shard(path, key, image_bytes.image_rows) is None:
+                classifier = classifier or open_classifier(plan.checkpoint, plan.settings)
+                prediction_shard = classify_images(
+                    classifier, plan, real_images, image_bytes, crop_ratio
+                )
+                _write_shard(path, prediction_shard, key)
+                n_classified += len(image_bytes.image_rows)
+            progress.advance(len(image_bytes.image_rows))
+    return n_classified
+
+
+def _take_from_parts(
+    path: Path, key: str, rows: tuple[tuple[str, int, str], ...]
+) -> PredictionShard | None:
+    """Return a shard that a part of the run has classified, and write it to the run."""
+    for part in _folders_in_parts(path.parent):
+        prediction_shard = find_shard(part / path.name, key, rows)
+        if prediction_shard is not None:
+            _write_shard(path, prediction_shard, key)
+            return prediction_shard
+    return None
+
+
+def _folders_in_parts(folder: Path) -> list[Path]:
+    """Return the folders of a checkpoint's predictions in the parts of a run."""
+    relative_folder = Path(*folder.parts[-2:])
+    return [path / relative_folder for path in part_folders(folder.parent.parent)]
+
+
+def _remove_from_parts(folder: Path) -> None:
+    """Remove the predictions of parts, once those of the whole run are written."""
+    for path in _folders_in_parts(folder):
+        shutil.rmtree(path, ignore_errors=True)
+    remove_empty_parts(folder.parent.parent)
 
 
 def _write_shard(path: Path, shard: PredictionShard, key: str) -> None:
