@@ -232,12 +232,11 @@ def _busy_error(folder: Path, place: Path, writer: Writer | None) -> RunBusyErro
     advice = "wait until it ends; processes that share a run need --shard 1/N, 2/N and so on"
     if writer is not None:
         writer_text = f"process {writer.process} on {writer.host} since {writer.start_time}"
+        if writer.indices is not None:
+            writer_text += f" (samples {shorten_text(writer.indices, 60)})"
         if writer.boot != boot_token():
             advice += f"; if it was killed, delete {place / WRITER_FILE}"
-    samples_text = (
-        "" if writer is None or writer.indices is None else f" (samples {writer.indices})"
-    )
-    return RunBusyError(f"{folder} is being written by {writer_text}{samples_text}; {advice}")
+    return RunBusyError(f"{folder} is being written by {writer_text}; {advice}")
 
 
 @contextmanager

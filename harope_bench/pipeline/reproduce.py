@@ -20,6 +20,7 @@ from harope_bench.core.record_base import Option
 from harope_bench.core.schema import Plan
 from harope_bench.core.storage import read_if_present, write_text
 from harope_bench.data.result_store import EvaluatedResult, read_results
+from harope_bench.data.run_claim import claim_run
 from harope_bench.leaderboards import board
 from harope_bench.leaderboards.entries import (
     NO_ENTRIES,
@@ -117,11 +118,31 @@ def reproduce(
         entries: checkpoints or runs below `out` with rows of their own, or that decide a row.
 
     Raises:
+        RunBusyError: Another process writes the folder.
         BenchError: A table has no such scale, a row has several checkpoints or none has one,
             something that a run needs is missing, or the scaling applies to no row. It is raised
             before anything is generated.
     """
     check_maximum("--count", count or 0, MAX_INDICES)
+    with claim_run(out):
+        return _reproduce(
+            names, scale, count, out, device, seed, judge, annotator_options, scaling, entries
+        )
+
+
+def _reproduce(
+    names: Sequence[str],
+    scale: Scale,
+    count: int | None,
+    out: Path,
+    device: str,
+    seed: int,
+    judge: str | None,
+    annotator_options: AnnotatorOptions | None,
+    scaling: str | None,
+    entries: Entries,
+) -> ReproduceSummary:
+    """Reproduce tables while no other process writes the folder. See `reproduce`."""
     is_all = list(names) == [ALL_TABLES]
     table_names = registry.list_names("tables") if is_all else names
     tables = [board.load_table(name) for name in table_names]
@@ -153,9 +174,10 @@ def reproduce(
     for run, plan in plans.items():
         needs_subfolder = run_counts[run.checkpoint] > 1 or run.resolution is not None
         folder = run.folder(out, needs_subfolder)
-        _generate_and_score(plan, folder, count, summary, prompt_scorings.get(plan.suite))
-        if run in measured_runs:
-            summary.n_scored += _measure_cost(plan, folder)
+        with claim_run(folder):
+            _generate_and_score(plan, folder, count, summary, prompt_scorings.get(plan.suite))
+            if run in measured_runs:
+                summary.n_scored += _measure_cost(plan, folder)
     summary.written_paths += _write_tables(table_names, tables, scale, out, entries, runs_by_table)
     return summary
 

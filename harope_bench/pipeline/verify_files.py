@@ -11,6 +11,7 @@ from harope_bench.core.errors import BenchError, PlanMismatchError, StorageError
 from harope_bench.core.schema import Plan, Request, SampleRecord
 from harope_bench.data import feature_rows
 from harope_bench.data.result_paths import SAMPLE_SCORES_SUFFIX, arrays_path, sample_scores_path
+from harope_bench.data.run_claim import PARTS_FOLDER, part_folders
 from harope_bench.data.run_folder import (
     FEATURES_FOLDER,
     JUDGE_OUTPUT_FOLDERS,
@@ -39,6 +40,13 @@ def check_sums(folder: Path, findings: Findings) -> None:
         judge_folders = sorted(path.parent for path in output_folder.glob(f"*/{CHECKSUMS_FILE}"))
         for judge_folder in [*judge_folders, output_folder]:
             check_folder(judge_folder, findings, can_be_missing=True)
+    if part_folders(folder):
+        findings.add(
+            "could-not-check",
+            folder / PARTS_FOLDER,
+            f"{folder / PARTS_FOLDER}: shards have left work whose hashes are recorded later; run"
+            " generate or eval without --shard",
+        )
     if (folder / RESULTS_FOLDER).is_dir():
         check_unlisted_files(folder / RESULTS_FOLDER, findings)
 
