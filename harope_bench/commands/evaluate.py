@@ -23,6 +23,7 @@ from harope_bench.commands.options import (
     record_json,
     scoring_options,
     shard_option,
+    worker_options,
 )
 from harope_bench.commands.terminal import echo
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         ScoringOptions,
     )
     from harope_bench.pipeline.evaluate_shard import ShardSummary
+    from harope_bench.pipeline.worker_options import WorkerOptions
     from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
         " job array, and score nothing. Then run the same command without --shard."
     ),
 )
+@worker_options
 @real_image_options
 @prompt_folder_options
 @cloup.option_group(
@@ -117,6 +120,7 @@ def eval_(
     prompt_folder: PromptFolderOptions,
     label: str | None,
     out: Path | None,
+    processes: WorkerOptions,
     json_: bool,
 ) -> None:
     """Evaluate TARGET and print its metrics.
@@ -150,6 +154,7 @@ def eval_(
     from harope_bench.core.record_base import validate_user_label
     from harope_bench.pipeline.eval_options import EvalOptions
     from harope_bench.pipeline.evaluate_target import evaluate_target
+    from harope_bench.pipeline.worker_options import use_workers
 
     check_count(count)
     options = EvalOptions(
@@ -164,13 +169,16 @@ def eval_(
     )
     suite_names = [name.strip() for name in suites.split(",")] if suites else []
     sides = [side for group in resolutions for side in group]
+    shared_folder = out or Path()
     if shard is not None:
         from harope_bench.pipeline.evaluate_shard import evaluate_shard
 
-        summaries = evaluate_shard(target, options, shard, suite_names, sides)
+        with use_workers(processes, generation.device, shared_folder):
+            summaries = evaluate_shard(target, options, shard, suite_names, sides)
         print_shards(summaries, shard, json_)
         return
-    evaluation = evaluate_target(target, options, suite_names, sides)
+    with use_workers(processes, generation.device, shared_folder):
+        evaluation = evaluate_target(target, options, suite_names, sides)
 
     pending = evaluation.pending_error
     print_results(evaluation.results, json_ and pending is None)

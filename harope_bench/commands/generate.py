@@ -18,12 +18,14 @@ from harope_bench.commands.options import (
     record_json,
     select_indices,
     shard_option,
+    worker_options,
 )
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
     from harope_bench.core.shard import Shard
     from harope_bench.pipeline.eval_options import GenerationOptions
+    from harope_bench.pipeline.worker_options import WorkerOptions
 
 
 @cloup.command()
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     "Generate only part I of N parts of the samples, as 2/16, for example in a job array. Then run"
     " `generate` or `eval` without --shard."
 )
+@worker_options
 @cloup.option(
     "-o",
     "--out",
@@ -87,6 +90,7 @@ def generate(
     out: Path,
     dry_run: bool,
     generation: GenerationOptions,
+    processes: WorkerOptions,
 ) -> None:
     """Generate samples of a registered CHECKPOINT.
 
@@ -110,6 +114,7 @@ def generate(
         missing_requests,
         shard_part,
     )
+    from harope_bench.pipeline.worker_options import use_workers
 
     if shard is not None and indices is not None:
         raise click.UsageError("--shard and --indices exclude each other; give one of them")
@@ -129,7 +134,8 @@ def generate(
         }
         echo(json_object_text(summary))
         return
-    generation_summary = generate(plan, sample_indices, out, batch, part=part)
+    with use_workers(processes, plan.settings.device):
+        generation_summary = generate(plan, sample_indices, out, batch, part=part)
     if indices is not None:
         RunFolder(out).finalize_last_part()
     echo(

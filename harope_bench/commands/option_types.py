@@ -54,6 +54,20 @@ class ShardType(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+class WorkerCountType(click.ParamType):
+    """The option type of a number of processes, or `auto`."""
+
+    name = "workers"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        """Return the number or "auto"; raise a usage error for anything else."""
+        if value == "auto":
+            return "auto"
+        return click.IntRange(1, 100_000).convert(value, param, ctx)
+
+
 class FiniteFloat(click.FloatRange):
     """The option type of a finite number in a range."""
 

@@ -20,6 +20,7 @@ from harope_bench.commands.option_types import (
     ProfileName,
     RegisteredName,
     ShardType,
+    WorkerCountType,
 )
 
 if TYPE_CHECKING:
@@ -144,6 +145,39 @@ def device_option(help_text: str) -> OptionDecorator:
 def shard_option(help_text: str) -> OptionDecorator:
     """Return the option `--shard`."""
     return cloup.option("--shard", type=ShardType(), metavar="I/N", help=help_text)
+
+
+def worker_options(command: CommandFunction) -> CommandFunction:
+    """Add `--workers`, `--ray`, `--mixed-devices`; the command receives `WorkerOptions`."""
+
+    def load() -> Callable[..., object]:
+        from harope_bench.pipeline.worker_options import WorkerOptions
+
+        return WorkerOptions
+
+    options: list[OptionDecorator] = [
+        cloup.option(
+            "--workers",
+            type=WorkerCountType(),
+            metavar="N|auto",
+            help=(
+                "Number of processes on this machine that share the work, through Ray (extra ray)."
+                " auto: one for each GPU. Images and results do not depend on it. Default: this"
+                " process alone."
+            ),
+        ),
+        cloup.option(
+            "--ray",
+            metavar="ADDRESS|auto",
+            help="Share the work among the workers of a running Ray cluster, or N of them.",
+        ),
+        cloup.option(
+            "--mixed-devices",
+            is_flag=True,
+            help="Let workers have devices of several kinds, whose last bits may differ.",
+        ),
+    ]
+    return with_options_record(command, "processes", load, {"Workers": options})
 
 
 json_option = cloup.option("--json", "json_", is_flag=True, help="Print one JSON object.")

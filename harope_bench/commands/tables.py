@@ -20,6 +20,7 @@ from harope_bench.commands.options import (
     device_option,
     entry_options,
     scaling_option,
+    worker_options,
 )
 from harope_bench.commands.terminal import echo
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from harope_bench.leaderboards.board import Show
     from harope_bench.leaderboards.match_runs import Scale
     from harope_bench.pipeline.reproduce import ReproduceSummary
+    from harope_bench.pipeline.worker_options import WorkerOptions
     from harope_bench.reports.table_layout import MarkRule
 
 
@@ -188,6 +190,7 @@ def table(
     help=JUDGE_OPTION_HELP,
 )
 @entry_options
+@worker_options
 def reproduce(
     names: tuple[str, ...],
     scale: Scale,
@@ -201,6 +204,7 @@ def reproduce(
     judge_options: tuple[tuple[str, Option], ...],
     add: tuple[str, ...],
     row: tuple[str, ...],
+    processes: WorkerOptions,
 ) -> None:
     """Generate and evaluate all rows of tables of the HARoPE paper.
 
@@ -222,24 +226,18 @@ def reproduce(
     from harope_bench.leaderboards.entries import parse_entries
     from harope_bench.pipeline.annotate import AnnotatorOptions
     from harope_bench.pipeline.reproduce import reproduce
+    from harope_bench.pipeline.worker_options import use_workers
 
     annotator_options = AnnotatorOptions(
         device,
         python=judge_python,
         runner_options={key: str(value) for key, value in judge_options},
     )
-    summary = reproduce(
-        names,
-        scale,
-        count,
-        out,
-        device,
-        seed,
-        judge,
-        annotator_options,
-        pos_scaling,
-        parse_entries(add, row, out),
-    )
+    entries = parse_entries(add, row, out)
+    with use_workers(processes, device, out):
+        summary = reproduce(
+            names, scale, count, out, device, seed, judge, annotator_options, pos_scaling, entries
+        )
     for line in reproduce_lines(summary):
         echo(line)
 

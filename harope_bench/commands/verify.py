@@ -14,12 +14,14 @@ from harope_bench.commands.options import (
     EXIT_NOT_CHECKED,
     json_object_text,
     real_image_options,
+    worker_options,
 )
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
     from harope_bench.pipeline.eval_options import RealImageOptions
     from harope_bench.pipeline.verify_findings import Findings
+    from harope_bench.pipeline.worker_options import WorkerOptions
 
 
 @cloup.command()
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     ),
 )
 @real_image_options
+@worker_options
 @cloup.option(
     "--json", "json_", is_flag=True, help="Print one JSON object with the status of each check."
 )
@@ -62,6 +65,7 @@ def verify(
     reference: Path | None,
     source: Path | None,
     real_images: RealImageOptions,
+    processes: WorkerOptions,
     json_: bool,
 ) -> None:
     """Check whether runs and results were altered.
@@ -78,17 +82,19 @@ def verify(
     """
     from harope_bench.core.escaping import printable_line
     from harope_bench.pipeline.verify import verify
+    from harope_bench.pipeline.worker_options import use_workers
 
-    findings = verify(
-        run,
-        redraw,
-        seed,
-        reference,
-        real_images.images,
-        real_images.ground_truth,
-        real_images.crop_ratio,
-        source,
-    )
+    with use_workers(processes, "cpu", run):
+        findings = verify(
+            run,
+            redraw,
+            seed,
+            reference,
+            real_images.images,
+            real_images.ground_truth,
+            real_images.crop_ratio,
+            source,
+        )
     if json_:
         echo(json_object_text(findings_json(findings)))
     else:

@@ -26,6 +26,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "frames": ("pandas",),
     "t2i": ("transformers", "diffusers", "peft", "cv2"),
     "mmdet": ("mmdet", "mmcv", "mmengine"),
+    "ray": ("ray",),
 }
 NETWORK_MODULES = ("torch", "safetensors")  # what every network with weights needs
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +46,12 @@ from harope_bench.core.errors import (
 )
 from harope_bench.core.formats import parse_versioned_json, versioned_json_text
 from harope_bench.core.json_file import JsonObject
-from harope_bench.core.json_lines import append_line, drop_partial_line, read_lines
+from harope_bench.core.json_lines import (
+    append_line,
+    drop_partial_line,
+    read_lines,
+    read_lines_by_field,
+)
 from harope_bench.core.progress import Progress
 from harope_bench.core.record_base import validation_summary
 from harope_bench.core.schema import JudgeRecord
@@ -72,7 +78,7 @@ from harope_bench.judges.base import (
     open_judge,
 )
 from harope_bench.pipeline import external_annotator
-from harope_bench.pipeline.workers import Task, run_units
+from harope_bench.pipeline.workers import Task, current_executor, run_units
 from harope_bench.suites.base import PromptCase
 
 ANNOTATIONS_FILE = "annotations.jsonl"
@@ -83,7 +89,10 @@ HASHED_FILES = (ANNOTATIONS_FILE, QUERIES_FILE, JUDGE_FILE)
 # After so many failures and no success, the judge and not the image is the cause.
 MAX_FIRST_FAILURES = 5
 
-QUERIES_PER_PART = 32  # queries that another process answers in one go
+# Queries that another process answers in one go; a script in another Python loads its weights for
+# each part.
+QUERIES_PER_PART = 32
+EXTERNAL_QUERIES_PER_PART = 250
 IMAGES_AHEAD = 8  # decoded images that wait for the judge, 100 MB at 2,048 pixels
 
 # Errors of one image. Others, such as MemoryError, end the run.
@@ -797,11 +806,65 @@ def _annotate_externally(
         )
 
     runner_options = {"device": annotator_options.device, **annotator_options.runner_options}
+    if current_executor().n_workers > 1:
+        _annotate_in_folders(judge_choice, annotator_options.python, runner_options, lines, folder)
+        return
     external_annotator.run_annotator(annotator_options.python, runner, folder, runner_options)
     if read_judge_record(folder) is None:
         raise JudgeError(
             f"{runner.name} did not write {folder / JUDGE_FILE}; use the script of this package"
         )
+
+
+def _annotate_in_folders(
+    judge_choice: JudgeChoice,
+    python: Path,
+    runner_options: Mapping[str, str],
+    lines: Sequence[JsonObject],
+    folder: Path,
+) -> None:
+    """Have workers run the script, each part in a temporary folder; append what comes back."""
+    config = {"judge_choice": judge_choice, "python": python, "runner_options": runner_options}
+    task = Task("annotate-externally", config, runner_options["device"])
+    units = [{**line, "image": str((folder / line["image"]).resolve())} for line in lines]
+    names = [f"image {line['index']}" for line in lines]
+    with Progress(f"annotate {judge_choice.name}", len(lines), "image") as progress:
+        for _, (line, record) in run_units(task, units, names, EXTERNAL_QUERIES_PER_PART):
+            claim_judge_folder(folder, record)
+            _append_annotation(folder, line)
+            progress.advance()
+
+
+class ExternalAnnotationWorker:
+    """Answers queries with a script in another Python; a worker of `run_units`."""
+
+    def __init__(
+        self, judge_choice: JudgeChoice, python: Path, runner_options: Mapping[str, str]
+    ) -> None:
+        """Keep how the script is run."""
+        self._judge_choice = judge_choice
+        self._python = python
+        self._runner_options = runner_options
+
+    def results(self, units: Iterable[JsonObject]) -> Iterator[tuple[JsonObject, JudgeRecord]]:
+        """Yield the line of each query for annotations.jsonl, with the judge's record."""
+        runner = self._judge_choice.annotator.runner
+        assert runner is not None
+        lines = list(units)
+        with TemporaryDirectory(prefix="harope-bench-") as name:
+            folder = Path(name)
+            text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
+            write_text(folder / QUERIES_FILE, text)
+            external_annotator.run_annotator(self._python, runner, folder, self._runner_options)
+            record = read_judge_record(folder)
+            assert record is not None  # `run_annotator` has checked it
+            answers = read_lines_by_field(folder / ANNOTATIONS_FILE, "key", str)
+            for line in lines:
+                yield answers[line["key"]], record
+
+    def pack(self, result: tuple[JsonObject, JudgeRecord]) -> tuple[JsonObject, JudgeRecord]:
+        """Return the line and the record: they travel as they are."""
+        return result
 
 
 def _readable_query_lines(

@@ -78,6 +78,7 @@ from harope_bench.pipeline.predictions import (
     shard_key,
     shard_path,
 )
+from harope_bench.pipeline.workers import current_executor
 from harope_bench.suites.base import (
     ClassificationSuite,
     RealImages,
@@ -456,7 +457,7 @@ def _score(
             return EvaluatedResult(current_result, path, is_new=False)
 
     predictions, output = _evaluate_predictions(name, shards)
-    provenance = make_provenance(start_time, plan.settings.device)
+    provenance = make_provenance(start_time, plan.settings.device, current_executor().provenance())
     result = _make_result(path, subject, method, output, shards, n_missing, provenance)
     arrays = _per_sample_arrays(output, predictions, shards)
     return EvaluatedResult(write_result(path, result, arrays), path, is_new=True)

@@ -44,6 +44,7 @@ from harope_bench.pipeline.reference_stats import (
     open_reference,
 )
 from harope_bench.pipeline.stored_requests import check_stored_requests
+from harope_bench.pipeline.workers import current_executor
 from harope_bench.suites.base import LabelSuite, PromptSuite, Suite, load_suite
 from harope_bench.suites.official_layouts.prompt_folder import (
     PromptFolderOptions,
@@ -509,7 +510,9 @@ def _score(
         subject,
         method,
         output,
-        make_provenance(start_time, scoring.device, extraction.flags),
+        make_provenance(
+            start_time, scoring.device, {**extraction.flags, **current_executor().provenance()}
+        ),
         warnings_before(samples, notes, extraction, reference),
         judge_error_rates([extraction.judge]),
     )

@@ -73,6 +73,7 @@ from harope_bench.pipeline.chosen_judges import (
 )
 from harope_bench.pipeline.evaluate import check_run_suite, check_whole_run, make_source
 from harope_bench.pipeline.extract_features import judge_error_rates
+from harope_bench.pipeline.workers import current_executor
 from harope_bench.suites.base import PromptCase, PromptSuite, Suite, load_prompt_suite, load_suite
 from harope_bench.suites.official_layouts.base import find_results_reader
 from harope_bench.suites.official_layouts.prompt_folder import (
@@ -490,7 +491,9 @@ def _evaluate_one(
         subject,
         method,
         output,
-        make_provenance(start_time, scoring.annotator_options.device),
+        make_provenance(
+            start_time, scoring.annotator_options.device, current_executor().provenance()
+        ),
         (
             *make_warnings("images", samples.warnings),
             *make_warnings("substitute", substitute_warnings(records)),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -27,6 +27,7 @@ from harope_bench.core.threaded_work import map_in_threads, thread_count, waitin
 from harope_bench.data.run_claim import part_folders, remove_empty_parts
 from harope_bench.models.backbones.base import Classifier
 from harope_bench.models.load_checkpoint import open_classifier
+from harope_bench.pipeline.workers import Task, run_units
 from harope_bench.suites.base import RealImages
 
 SHARD_SIZE = 250  # images in one file of predictions, which is what an interruption may lose
@@ -66,40 +67,99 @@ def predict(
         SampleError: `rescore` is set and a shard is missing.
         FormatError: Another version of this package wrote a shard.
     """
-    shards: list[PredictionShard] = []
-    classifier: Classifier | None = None
+    parts = [range(start, min(count, start + SHARD_SIZE)) for start in range(0, count, SHARD_SIZE)]
+    config = {
+        "plan": plan,
+        "real_images": real_images,
+        "judge": judge,
+        "folder": folder,
+        "crop_ratio": crop_ratio,
+        "rescore": rescore,
+    }
+    task = Task("classify", config, plan.settings.device)
+    names = [f"images {indices.start}-{indices.stop - 1}" for indices in parts]
+    shards: dict[int, PredictionShard] = {}
     title = f"classify {plan.checkpoint.name} on {plan.settings.device}"
     with Progress(title, count, "image") as progress:
-        parts = [
-            range(start, min(count, start + SHARD_SIZE)) for start in range(0, count, SHARD_SIZE)
-        ]
-        # A thread reads and hashes the files of the next shard while this one is classified.
-        all_bytes = map_in_threads(
-            partial(read_image_bytes, real_images), parts, SHARDS_AHEAD, min(1, thread_count())
-        )
-        for indices, image_bytes in zip(parts, all_bytes, strict=True):
-            # Look for a stored shard of the same plan and the same image bytes.
-            first_index = indices.start
-            path = shard_path(folder, first_index)
-            key = shard_key(plan, judge, image_bytes.image_rows)
-            shard = find_shard(path, key, image_bytes.image_rows)
-            if shard is None and not rescore:
-                shard = _take_from_parts(path, key, image_bytes.image_rows)
-            if shard is None and rescore:
-                raise SampleError(
-                    f"{folder} lacks the predictions of {plan.checkpoint.name} from image"
-                    f" {first_index:,} on; run eval without --rescore"
-                )
-
-            if shard is None:
-                classifier = classifier or open_classifier(plan.checkpoint, plan.settings)
-                shard = classify_images(classifier, plan, real_images, image_bytes, crop_ratio)
-                _write_shard(path, shard, key)
-            shards.append(shard)
-            progress.advance(len(indices))
+        for position, (shard, new_key) in run_units(task, parts, names):
+            if new_key is not None:
+                _write_shard(shard_path(folder, parts[position].start), shard, new_key)
+            shards[position] = shard
+            progress.advance(len(parts[position]))
     if not rescore:
         _remove_from_parts(folder)
-    return shards
+    return [shards[position] for position in range(len(parts))]
+
+
+class ClassifiedShard(NamedTuple):
+    """A shard of predictions, and its key if it must be written to the run."""
+
+    shard: PredictionShard
+    new_key: str | None
+
+
+class ClassificationWorker:
+    """Returns stored predictions of shards and makes missing ones; a worker of `run_units`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        real_images: RealImages,
+        judge: JudgeRecord,
+        folder: Path,
+        crop_ratio: float,
+        rescore: bool,
+    ) -> None:
+        """Keep the arguments of `predict`. The network is loaded when a shard is missing."""
+        self._plan = plan
+        self._real_images = real_images
+        self._judge = judge
+        self._folder = folder
+        self._crop_ratio = crop_ratio
+        self._rescore = rescore
+        self._classifier: Classifier | None = None
+
+    def results(self, units: Iterable[range]) -> Iterator[ClassifiedShard]:
+        """Yield the shard of each range of images.
+
+        A thread reads and hashes the files of the next shard while this one is classified.
+        """
+        parts = list(units)
+        all_bytes = map_in_threads(
+            partial(read_image_bytes, self._real_images),
+            parts,
+            SHARDS_AHEAD,
+            min(1, thread_count()),
+        )
+        for indices, image_bytes in zip(parts, all_bytes, strict=True):
+            yield self._find_or_classify(indices.start, image_bytes)
+
+    def _find_or_classify(self, first_index: int, image_bytes: ImageBytes) -> ClassifiedShard:
+        """Return a stored shard of the same plan and image bytes, or classify the images."""
+        path = shard_path(self._folder, first_index)
+        key = shard_key(self._plan, self._judge, image_bytes.image_rows)
+        stored_shard = find_shard(path, key, image_bytes.image_rows)
+        if stored_shard is not None:
+            return ClassifiedShard(stored_shard, None)
+        if self._rescore:
+            raise SampleError(
+                f"{self._folder} lacks the predictions of {self._plan.checkpoint.name} from image"
+                f" {first_index:,} on; run eval without --rescore"
+            )
+        part_shard = _find_in_parts(path, key, image_bytes.image_rows)
+        if part_shard is not None:
+            return ClassifiedShard(part_shard, key)
+        self._classifier = self._classifier or open_classifier(
+            self._plan.checkpoint, self._plan.settings
+        )
+        shard = classify_images(
+            self._classifier, self._plan, self._real_images, image_bytes, self._crop_ratio
+        )
+        return ClassifiedShard(shard, key)
+
+    def pack(self, result: ClassifiedShard) -> ClassifiedShard:
+        """Return the shard: it travels as it is."""
+        return result
 
 
 def predict_shard(
@@ -138,14 +198,13 @@ def predict_shard(
     return n_classified
 
 
-def _take_from_parts(
+def _find_in_parts(
     path: Path, key: str, rows: tuple[tuple[str, int, str], ...]
 ) -> PredictionShard | None:
-    """Return a shard that a part of the run has classified, and write it to the run."""
+    """Return a shard that a part of the run has classified; None if there is none."""
     for part in _folders_in_parts(path.parent):
         prediction_shard = find_shard(part / path.name, key, rows)
         if prediction_shard is not None:
-            _write_shard(path, prediction_shard, key)
             return prediction_shard
     return None
 
