@@ -262,7 +262,8 @@ def _results(reference: Any) -> Sequence[Any] | None:
     try:
         results = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        raise error.as_instanceof_cause() from None
+        cause = error.cause
+        raise (cause if isinstance(cause, Exception) else error) from error
     except ray.exceptions.RayError:
         return None
     if isinstance(results, WorkerError):

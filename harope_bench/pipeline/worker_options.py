@@ -42,7 +42,7 @@ class WorkerOptions:
             return 1
         if self.workers == AUTO:
             return n_devices if kind == "cuda" else 1
-        if device != kind:
+        if device != kind and self.workers != 1:
             raise OptionError(
                 f"--device {device} is one device; several workers need --device {kind}"
             )

@@ -36,7 +36,7 @@ class Task(NamedTuple):
     """What a worker is built from.
 
     Attributes:
-        kind: A key of WORKERS.
+        kind: A key of WORKERS, or the class itself as MODULE:CLASS.
         config: Arguments of the worker's class; they can be pickled.
         device: Device that the worker's network runs on.
     """
@@ -109,7 +109,7 @@ class SerialExecutor:
 
 def build_worker(task: Task) -> Worker:
     """Return the worker of a task."""
-    module_name, _, class_name = WORKERS[task.kind].partition(":")
+    module_name, _, class_name = WORKERS.get(task.kind, task.kind).partition(":")
     worker: Worker = getattr(import_module(module_name), class_name)(**task.config)
     return worker
 
