@@ -6,7 +6,7 @@ The stages resume by themselves after an interruption.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from harope_bench.core import registry
 from harope_bench.core.errors import OptionError
 from harope_bench.core.index_ranges import MAX_INDICES
 from harope_bench.core.limits import check_maximum
-from harope_bench.core.record_base import Option
 from harope_bench.core.schema import Plan
 from harope_bench.core.storage import read_if_present, write_text
 from harope_bench.data.result_store import EvaluatedResult, read_results
@@ -29,7 +28,7 @@ from harope_bench.leaderboards.entries import (
 )
 from harope_bench.leaderboards.match_runs import Scale
 from harope_bench.leaderboards.table_spec import Table
-from harope_bench.models.load_checkpoint import load_checkpoint_record
+from harope_bench.models.load_checkpoint import SettingValue, load_checkpoint_record
 from harope_bench.pipeline.annotate import AnnotatorOptions
 from harope_bench.pipeline.classify import (
     RealImageSelection,
@@ -47,6 +46,7 @@ from harope_bench.pipeline.evaluate_prompts import (
     scores_annotations,
 )
 from harope_bench.pipeline.generate import generate, make_plan
+from harope_bench.pipeline.gpu_rates import load_rates
 from harope_bench.pipeline.requirements import (
     RequiredScoring,
     UnmetRequirement,
@@ -55,6 +55,12 @@ from harope_bench.pipeline.requirements import (
     plan_or_requirement,
     raise_missing,
     suite_requirements,
+)
+from harope_bench.pipeline.run_costs import (
+    CostEstimate,
+    RunCost,
+    estimate_plan,
+    estimate_rows_without_checkpoint,
 )
 from harope_bench.pipeline.table_runs import (
     PlannedRun,
@@ -70,6 +76,7 @@ from harope_bench.reports.tables import render_table
 from harope_bench.suites.base import load_suite
 
 ALL_TABLES = "all"  # instead of names: every registered table
+NO_OVERRIDES: Mapping[str, SettingValue] = {}
 FORMATS = ("md", "csv", "tex", "html", "json")
 
 
@@ -98,6 +105,7 @@ def reproduce(
     annotator_options: AnnotatorOptions | None = None,
     scaling: str | None = None,
     entries: Entries = NO_ENTRIES,
+    overrides: Mapping[str, SettingValue] = NO_OVERRIDES,
 ) -> ReproduceSummary:
     """Generate and score every row of the tables, and write the tables and one report below `out`.
 
@@ -115,6 +123,8 @@ def reproduce(
         scaling: position scaling of rows that are larger than the training resolution of their
             checkpoint.
         entries: checkpoints or runs below `out` with rows of their own, or that decide a row.
+        overrides: further settings of every run that generates, by name: dtype, tf32, tile, and
+            preset for the runs whose suite has it.
 
     Raises:
         BenchError: A table has no such scale, a row has several checkpoints or none has one,
@@ -123,7 +133,7 @@ def reproduce(
     """
     check_maximum("--count", count or 0, MAX_INDICES)
     is_all = list(names) == [ALL_TABLES]
-    table_names = registry.list_names("tables") if is_all else names
+    table_names = select_table_names(names)
     tables = [board.load_table(name) for name in table_names]
     annotator_options = annotator_options or AnnotatorOptions(device)
     entries = replace(entries, runs_folder=out)
@@ -136,7 +146,8 @@ def reproduce(
     runs = list(dict.fromkeys([*table_runs, *entry_runs]))
     _check_scaling(scaling, runs, table_names)
     measured_runs = _measured_runs(tables, runs_by_table, entry_runs, scale)
-    options = _RunOptions(device, seed, scaling, judge, annotator_options)
+    options = _RunOptions(device, seed, scaling, judge, annotator_options, overrides)
+    _check_preset(overrides, runs)
     plans = _make_plans(
         runs, options, missing_checkpoints, suites_without_checkpoint(runs_by_table)
     )
@@ -158,6 +169,77 @@ def reproduce(
             summary.n_scored += _measure_cost(plan, folder)
     summary.written_paths += _write_tables(table_names, tables, scale, out, entries, runs_by_table)
     return summary
+
+
+def select_table_names(names: Sequence[str]) -> Sequence[str]:
+    """Return the names of the tables; those of all registered tables for `all` alone."""
+    return registry.list_names("tables") if list(names) == [ALL_TABLES] else names
+
+
+def _check_preset(overrides: Mapping[str, SettingValue], runs: Sequence[PlannedRun]) -> None:
+    """Raise OptionError if no run has a suite with the preset that the user chose."""
+    preset = overrides.get("preset")
+    suites = list(dict.fromkeys(run.suite for run in runs))
+    presets = list(dict.fromkeys(name for suite in suites for name in load_suite(suite).presets))
+    if preset is not None and runs and preset not in presets:
+        advice = f"choose one of {', '.join(presets)}" if presets else "leave --preset out"
+        raise OptionError(f"no suite of {', '.join(suites)} has a preset {preset!r}; {advice}")
+
+
+def estimate_costs(
+    names: Sequence[str],
+    scale: Scale,
+    count: int | None,
+    out: Path | None,
+    device: str,
+    overrides: Mapping[str, SettingValue] = NO_OVERRIDES,
+    entries: Entries = NO_ENTRIES,
+    n_gpus: int = 1,
+    rates_path: Path | None = None,
+) -> tuple[CostEstimate, list[str]]:
+    """Return what `reproduce` would cost and what it lacks; nothing is loaded or written.
+
+    Rows of the paper without a registered checkpoint are estimated too, as the paper's network.
+
+    Args:
+        out: the folder of the runs; None counts no image as generated.
+        n_gpus: GPUs that share the work.
+        rates_path: measured rates, see `load_rates`.
+    """
+    tables = [board.load_table(name) for name in select_table_names(names)]
+    rates = load_rates(rates_path)
+    runs_by_table = [plan_table_runs(table, scale, entries) for table in tables]
+    runs = list(dict.fromkeys(run for table_work in runs_by_table for run in table_work.runs))
+    run_counts = Counter(run.checkpoint for run in runs)
+    options = _RunOptions(device, 0, None, None, AnnotatorOptions(device), overrides)
+    _check_preset(overrides, runs)
+
+    costs: list[RunCost] = []
+    plans: list[Plan] = []
+    missing: list[UnmetRequirement] = []
+    for run in runs:
+        plan = plan_or_requirement(partial(_plan, run, options))
+        if isinstance(plan, UnmetRequirement):
+            missing.append(plan)
+            continue
+        plans.append(plan)
+        needs_subfolder = run_counts[run.checkpoint] > 1 or run.resolution is not None
+        folder = run.folder(out, needs_subfolder) if out else None
+        suite_count = load_suite(run.suite).count
+        n_images = suite_count if count is None else count
+        costs.append(estimate_plan(run.checkpoint, plan, n_images, folder, rates))
+
+    if scale == "paper":
+        checkpoint_names = registry.list_names("checkpoints")
+        costs += estimate_rows_without_checkpoint(tables, count, rates, overrides, checkpoint_names)
+        missing += [
+            requirement
+            for table, table_work in zip(tables, runs_by_table, strict=True)
+            if (requirement := table_work.requirement(table)) is not None
+        ]
+    missing += missing_requirements(plans) if plans else []
+    rates_text = f"{rates.gpu} ({rates.source})"
+    return CostEstimate(tuple(costs), n_gpus, rates_text), [item.text for item in missing]
 
 
 def _check_scaling(scaling: str | None, runs: Sequence[PlannedRun], names: Sequence[str]) -> None:
@@ -224,6 +306,7 @@ class _RunOptions(NamedTuple):
     scaling: str | None
     judge: str | None
     annotator_options: AnnotatorOptions
+    overrides: Mapping[str, SettingValue] = NO_OVERRIDES
 
 
 def _make_plans(
@@ -288,12 +371,15 @@ def _plan(run: PlannedRun, options: _RunOptions) -> Plan:
     """Return the plan of a run; a classifier's has no seed, because it generates nothing."""
     if is_classification_suite(run.suite):
         return make_classifier_plan(run.checkpoint, run.suite, {"device": options.device})
-    overrides: dict[str, Option | None] = {
+    overrides: dict[str, SettingValue] = {
+        **options.overrides,
         "device": options.device,
         "seed": options.seed,
         "resolution": run.resolution,
         "pos_scaling": options.scaling if _exceeds_training_size(run) else None,
     }
+    if overrides.get("preset") not in load_suite(run.suite).presets:
+        overrides["preset"] = None  # another row's suite has it
     return make_plan(run.checkpoint, run.suite, overrides)
 
 
