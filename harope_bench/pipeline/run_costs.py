@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,8 @@ def estimate_plan(
 ) -> RunCost:
     """Return the cost of a run with a plan, without the images that its folder has."""
     settings = plan.settings
+    # Shipped rates are of the paper's networks.
+    rates = rates if plan.checkpoint.scale == "paper" else GpuRates(gpu="-", source="-")
     precision: Precision = "float32"
     if settings.dtype != "float32":
         precision = "bfloat16"  # float16 takes the same time
@@ -270,7 +273,7 @@ def cost_lines(estimate: CostEstimate, missing: Sequence[str] = ()) -> list[str]
     )
     lines.append(
         f"on {estimate.n_gpus} GPUs: {_duration_text(estimate.wall_hours)} if every stage is shared"
-        f" among them; at most {estimate.disk_bytes / 1e12:.2g} TB of disk"
+        f" among them; at most {bytes_text(estimate.disk_bytes)} of disk"
     )
     if unknown:
         lines.append(f"without a rate, so not counted: {len(unknown)} runs, {unknown[0]} first")
@@ -284,6 +287,12 @@ def _hours_text(run: RunCost) -> str:
         for seconds in (run.generation_seconds, run.judging_seconds)
     ]
     return f"{texts[0]} + {texts[1]} judging"
+
+
+def bytes_text(count: float) -> str:
+    """Return a number of bytes with its unit, such as 1.4 TB."""
+    power = min(4, int(math.log(max(count, 1), 1000)))
+    return f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def _duration_text(hours: float) -> str:
