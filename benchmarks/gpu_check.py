@@ -443,16 +443,16 @@ def main() -> None:
     options = parser.parse_args()
     check = Check(options.device, options.small, options.seconds)
     run_checks(check, options.checks.split(","))
-    found = machine(options.device)
+    machine_fields = machine(options.device)
     print(table(check))
     if options.out:
         rates = {
-            "gpu": found["gpu"],
+            "gpu": machine_fields["gpu"],
             "source": "measured by benchmarks/gpu_check.py",
             "generation": check.generation_rates,
             "judging": check.judging_rates,
         }
-        contents = {"machine": found, "rows": check.rows, "rates": rates}
+        contents = {"machine": machine_fields, "rows": check.rows, "rates": rates}
         options.out.write_text(json.dumps(contents, indent=1) + "\n")
 
 

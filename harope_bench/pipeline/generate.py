@@ -5,7 +5,7 @@ This module knows no model and no metric.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -241,12 +241,14 @@ def generate(
     out: Path,
     batch: int | None = None,
     generator: ImageGenerator | None = None,
+    open_network: Callable[[Checkpoint, Settings], ImageGenerator] = open_generator,
 ) -> GenerationSummary:
     """Generate the missing samples of `indices` into a run folder; a complete folder is unchanged.
 
     Args:
         batch: samples between two writes, rounded up to whole padded batches. It changes no pixel.
         generator: the plan's generator if it is in memory; None opens the plan's checkpoint.
+        open_network: opens a checkpoint; called only if samples are missing.
 
     Raises:
         PlanMismatchError: The folder belongs to another plan, or the suite changed its requests.
@@ -263,7 +265,7 @@ def generate(
     if run.plan is not None:
         run.tie_to_plan(plan)  # a folder of another plan is rejected before a network is loaded
     if requests and generator is None:
-        generator = open_generator(plan.checkpoint, plan.settings)
+        generator = open_network(plan.checkpoint, plan.settings)
 
     # Nothing is written above this line: an error leaves no folder behind.
     run.tie_to_plan(plan)

@@ -28,7 +28,11 @@ from harope_bench.leaderboards.entries import (
 )
 from harope_bench.leaderboards.match_runs import Scale
 from harope_bench.leaderboards.table_spec import Table
-from harope_bench.models.load_checkpoint import SettingValue, load_checkpoint_record
+from harope_bench.models.load_checkpoint import (
+    KeptGenerator,
+    SettingValue,
+    load_checkpoint_record,
+)
 from harope_bench.pipeline.annotate import AnnotatorOptions
 from harope_bench.pipeline.classify import (
     RealImageSelection,
@@ -143,7 +147,7 @@ def reproduce(
     missing_checkpoints = check_table_runs(tables, runs_by_table, scale, is_all)
     entry_runs = added_runs(tables, scale, entries)
     table_runs = [run for table_work in runs_by_table for run in table_work.runs]
-    runs = list(dict.fromkeys([*table_runs, *entry_runs]))
+    runs = _order_by_checkpoint([*table_runs, *entry_runs])
     _check_scaling(scaling, runs, table_names)
     measured_runs = _measured_runs(tables, runs_by_table, entry_runs, scale)
     options = _RunOptions(device, seed, scaling, judge, annotator_options, overrides)
@@ -161,14 +165,28 @@ def reproduce(
     if scale == "paper":
         _count_rows([table for table in tables if has_network_columns(table)], out, summary)
     run_counts = Counter(run.checkpoint for run in runs)
+    kept_generator = KeptGenerator()
+    pending_plans = list(plans.values())
     for run, plan in plans.items():
+        pending_plans.remove(plan)
         needs_subfolder = run_counts[run.checkpoint] > 1 or run.resolution is not None
         folder = run.folder(out, needs_subfolder)
-        _generate_and_score(plan, folder, count, summary, prompt_scorings.get(plan.suite))
+        _generate_run(plan, folder, count, summary, kept_generator)
+        if not any(kept_generator.serves(p.checkpoint, p.settings) for p in pending_plans):
+            kept_generator.release()  # judges then have the device for themselves
+        _score_or_classify(plan, folder, count, summary, prompt_scorings.get(plan.suite))
         if run in measured_runs:
             summary.n_scored += _measure_cost(plan, folder)
     summary.written_paths += _write_tables(table_names, tables, scale, out, entries, runs_by_table)
     return summary
+
+
+def _order_by_checkpoint(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Return each run once; those of one checkpoint follow each other, so it is loaded once."""
+    first_positions: dict[str, int] = {}
+    for position, run in enumerate(runs):
+        first_positions.setdefault(run.checkpoint, position)
+    return sorted(dict.fromkeys(runs), key=lambda run: first_positions[run.checkpoint])
 
 
 def select_table_names(names: Sequence[str]) -> Sequence[str]:
@@ -405,24 +423,40 @@ def _prompt_scorings(
     return scorings
 
 
-def _generate_and_score(
+def _sample_count(plan: Plan, count: int | None) -> int:
+    """Return how many samples of a run are generated and scored."""
+    suite_count = load_suite(plan.suite).count
+    sample_count = count or suite_count
+    return min(sample_count, suite_count) if is_prompt_suite(plan.suite) else sample_count
+
+
+def _generate_run(
+    plan: Plan,
+    folder: Path,
+    count: int | None,
+    summary: ReproduceSummary,
+    kept_generator: KeptGenerator,
+) -> None:
+    """Generate `count` samples of a run; None: all. A classifier generates nothing."""
+    if is_classification_suite(plan.suite):
+        return
+    indices = range(_sample_count(plan, count))
+    generation = generate(plan, indices, folder, open_network=kept_generator.open)
+    summary.n_generated += generation.n_generated
+
+
+def _score_or_classify(
     plan: Plan,
     folder: Path,
     count: int | None,
     summary: ReproduceSummary,
     prompt_scoring: PromptScoring | None,
 ) -> None:
-    """Generate and score `count` samples of a run, or classify as many real images; None: all."""
+    """Score `count` samples of a run, or classify as many real images; None: all."""
     if is_classification_suite(plan.suite):
         results = classify(plan, folder, RealImageSelection(count=count))
-        summary.n_scored += sum(result.is_new for result in results)
-        return
-
-    sample_count = count or load_suite(plan.suite).count
-    if is_prompt_suite(plan.suite):
-        sample_count = min(sample_count, load_suite(plan.suite).count)
-    summary.n_generated += generate(plan, range(sample_count), folder).n_generated
-    results = _score_run(plan, folder, sample_count, prompt_scoring)
+    else:
+        results = _score_run(plan, folder, _sample_count(plan, count), prompt_scoring)
     summary.n_scored += sum(result.is_new for result in results)
 
 
