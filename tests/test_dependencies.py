@@ -40,7 +40,7 @@ STAND_ALONE = (
     PACKAGE / "judges" / "runners"
 )  # executed by a Python of the user's with packages of its own
 # extras that the package imports; the others are for tests and tools
-RUN_TIME = ("torch", "frames", "t2i", "mmdet")
+RUN_TIME = ("torch", "frames", "t2i", "mmdet", "ray")
 TOOLS = {
     "pytest-xdist",
     "mypy",
@@ -161,7 +161,7 @@ def test_every_extra_is_known_here() -> None:
 
 
 def test_extras_include_what_they_build_on() -> None:
-    for name in ("t2i", "mmdet"):
+    for name in ("t2i", "mmdet", "ray"):
         assert included_extras(name) == {"torch"}
     assert included_extras("all") == set(RUN_TIME) and extra_packages("all") == {SELF}
 

@@ -22,9 +22,12 @@ from harope_bench.commands.option_types import (
     ShardType,
     WorkerCountType,
 )
+from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    from harope_bench.pipeline.run_costs import CostEstimate
 
 
 CommandFunction = Callable[..., None]  # the function of a command, called with its options by name
@@ -326,6 +329,35 @@ precision_options: list[OptionDecorator] = [
         ),
     ),
 ]
+
+
+estimate_options: list[OptionDecorator] = [
+    cloup.option(
+        "--gpus",
+        type=click.IntRange(1, 100_000),
+        metavar="N",
+        help="GPUs that share the work, for the wall time of the estimate. Default: 1.",
+    ),
+    cloup.option(
+        "--rates",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        metavar="FILE",
+        help=(
+            "Rates measured by benchmarks/gpu_check.py (JSON). Default: rates of an H100 that are"
+            " inferred, not measured."
+        ),
+    ),
+]
+
+
+def echo_estimate(estimate: CostEstimate, missing: Sequence[str], is_json: bool) -> None:
+    """Print an estimate and what is missing, as lines or as one JSON object."""
+    from harope_bench.pipeline.run_costs import cost_fields, cost_lines
+
+    if is_json:
+        echo(json_object_text(cost_fields(estimate, missing)))
+    else:
+        echo("\n".join(cost_lines(estimate, missing)))
 
 
 def generation_options(command: CommandFunction) -> CommandFunction:

@@ -91,15 +91,15 @@ def tf32_products(is_allowed: bool | None) -> Iterator[None]:
         return
     import torch
 
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    allowed_before = [backend.allow_tf32 for backend in backends]
+    matmul_before = torch.backends.cuda.matmul.allow_tf32
+    cudnn_before = torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
     try:
-        for backend in backends:
-            backend.allow_tf32 = True
         yield
     finally:
-        for backend, is_allowed_before in zip(backends, allowed_before, strict=True):
-            backend.allow_tf32 = is_allowed_before
+        torch.backends.cuda.matmul.allow_tf32 = matmul_before
+        torch.backends.cudnn.allow_tf32 = cudnn_before
 
 
 def _has_mps() -> bool:

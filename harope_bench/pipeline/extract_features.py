@@ -47,6 +47,7 @@ from harope_bench.judges.base import (
 )
 from harope_bench.metrics.moments import Moments
 from harope_bench.pipeline import feature_parts, moments_cache
+from harope_bench.pipeline.feature_parts import BatchOfImages, ExtractedBatch
 from harope_bench.pipeline.workers import Task, run_units
 
 SHARD_SIZE = 1000  # images for each record; divides the block that moments are summed in
@@ -431,28 +432,6 @@ def _extract_shards(
             missing_keys[shard.number].remove(key)
             if not missing_keys[shard.number]:
                 write_shard(shard)
-
-
-class BatchOfImages(NamedTuple):
-    """The images that an extractor takes at once, and the key of their features."""
-
-    indices: list[int]
-    key: str
-
-
-class ExtractedBatch(NamedTuple):
-    """The arrays of one batch of images, and what a shard record says about it.
-
-    Attributes:
-        unusual_counts: Number of images by unusual property.
-        notes, numerics: Of the loaded extractor, after the batch.
-    """
-
-    indices: list[int]
-    arrays: dict[str, np.ndarray]
-    unusual_counts: Counter[str]
-    notes: list[str]
-    numerics: dict[str, Option]
 
 
 def split_into_batches(

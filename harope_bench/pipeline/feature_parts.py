@@ -11,21 +11,41 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 
 from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.array_file import arrays_with_format, check_arrays_format
 from harope_bench.core.errors import StorageError
+from harope_bench.core.record_base import Option
 from harope_bench.core.storage import convert_os_errors
 from harope_bench.data.run_claim import part_folders, remove_empty_parts
 
-if TYPE_CHECKING:
-    from harope_bench.pipeline.extract_features import ExtractedBatch
-
 NOTES_ARRAY = "record"  # JSON text about the batch, beside the features
 FEATURE_PREFIX = "feature-"  # of the arrays' names
+
+
+class BatchOfImages(NamedTuple):
+    """The images that an extractor takes at once, and the key of their features."""
+
+    indices: list[int]
+    key: str
+
+
+class ExtractedBatch(NamedTuple):
+    """The arrays of one batch of images, and what a shard record says about it.
+
+    Attributes:
+        unusual_counts: Number of images by unusual property.
+        notes, numerics: Of the loaded extractor, after the batch.
+    """
+
+    indices: list[int]
+    arrays: dict[str, np.ndarray]
+    unusual_counts: Counter[str]
+    notes: list[str]
+    numerics: dict[str, Option]
 
 
 def write_batch(folder: Path, key: str, batch: ExtractedBatch) -> None:
@@ -52,8 +72,6 @@ def read_batch(path: Path) -> ExtractedBatch:
     Raises:
         StorageError: The file is damaged; the message says to delete it.
     """
-    from harope_bench.pipeline.extract_features import ExtractedBatch
-
     try:
         arrays = load_arrays(path)
         check_arrays_format("features", arrays, path)

@@ -5,7 +5,7 @@ This module knows no model and no metric.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -251,6 +251,7 @@ def generate(
     out: Path,
     batch: int | None = None,
     generator: ImageGenerator | None = None,
+    open_network: Callable[[Checkpoint, Settings], ImageGenerator] = open_generator,
     part: RunPart | None = None,
 ) -> GenerationSummary:
     """Generate the missing samples of `indices` into a run folder; a complete folder is unchanged.
@@ -258,6 +259,7 @@ def generate(
     Args:
         batch: samples between two writes, rounded up to whole padded batches. It changes no pixel.
         generator: the plan's generator if it is in memory; None opens the plan's checkpoint.
+        open_network: opens a checkpoint; called only if samples are missing.
         part: the part of a shared run that has these indices. Its records stay in a folder of its
             own until the whole run is written, or `finalize_last_part` is called.
 
@@ -270,7 +272,8 @@ def generate(
     check_maximum("a request of samples:", len(indices), MAX_INDICES)
     indices = IndexRanges.from_indices(indices)
     with claim_run(out, part):
-        n_generated = _generate_missing(plan, indices, RunFolder(out, part=part), batch, generator)
+        run = RunFolder(out, part=part)
+        n_generated = _generate_missing(plan, indices, run, batch, generator, open_network)
     records = RunFolder(out).read_records()
     failed_count = sum(records[i].status == "failed" for i in indices)
     return GenerationSummary(out, plan, len(indices), n_generated, failed_count)
@@ -282,6 +285,7 @@ def _generate_missing(
     run: RunFolder,
     batch: int | None,
     generator: ImageGenerator | None,
+    open_network: Callable[[Checkpoint, Settings], ImageGenerator],
 ) -> int:
     """Generate the missing samples of `indices`; return their number."""
     check_checkpoint_suite(plan.checkpoint, plan.suite)
@@ -291,7 +295,7 @@ def _generate_missing(
     if run.plan is not None:
         run.tie_to_plan(plan)  # a folder of another plan is rejected before a network is loaded
     if requests and generator is None and isinstance(current_executor(), SerialExecutor):
-        generator = open_generator(plan.checkpoint, plan.settings)
+        generator = open_network(plan.checkpoint, plan.settings)
 
     # Nothing is written above this line: an error leaves no folder behind.
     run.tie_to_plan(plan)

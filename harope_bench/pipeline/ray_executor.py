@@ -10,6 +10,7 @@ import os
 import pickle
 import platform
 import secrets
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +18,12 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
-from harope_bench import __version__
 from harope_bench.core import errors
-from harope_bench.core.device import device_type
+from harope_bench.core.device import AUTO, device_type
 from harope_bench.core.errors import BenchError, LostWorkError, OptionError
+from harope_bench.core.index_ranges import parse_whole_number
 from harope_bench.core.progress import write_line
+from harope_bench.core.provenance import __version__
 from harope_bench.core.storage import sha256_bytes
 from harope_bench.core.threaded_work import map_in_threads
 from harope_bench.pipeline.workers import Part, PartResults, Task, Unit, Worker, build_worker
@@ -29,6 +31,8 @@ from harope_bench.pipeline.workers import Part, PartResults, Task, Unit, Worker,
 MAX_RETRIES = 2  # of a part whose process ended, by Ray itself
 PARTS_IN_FLIGHT = 2  # for each worker, so that none waits for the driver
 SECONDS_BETWEEN_CHECKS = 5.0
+CONNECTION_SECONDS = 10.0
+MAX_PORT = 65_535
 START_SECONDS = 120.0  # until every machine has answered
 OBJECT_STORE_BYTES = 500 << 20
 MIN_OBJECT_STORE_BYTES = 80 << 20  # Ray takes no less
@@ -330,6 +334,8 @@ def _connect(n_workers: int | None, address: str | None, device: str) -> None:
     """
     import ray
 
+    if address is not None:
+        _check_address(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "critical"}
     if address is None:
         options |= {
@@ -345,6 +351,26 @@ def _connect(n_workers: int | None, address: str | None, device: str) -> None:
         raise OptionError(
             f"{start} ({_headline(error)}); `ray status` must answer with the Python and Ray"
             f" {ray.__version__} of this machine, RAY_TMPDIR must be a short path, {ADVICE}"
+        ) from error
+
+
+def _check_address(address: str) -> None:
+    """Raise OptionError if nothing listens at HOST:PORT; Ray would end the process.
+
+    "auto" is looked up by Ray itself.
+    """
+    host, colon, port_text = address.rpartition(":")
+    if address == AUTO:
+        return
+    port = parse_whole_number(port_text)
+    if not colon or port is None or port > MAX_PORT:
+        raise OptionError(f"--ray {address[:100]!r} is no address; give HOST:PORT or auto")
+    try:
+        socket.create_connection((host, port), CONNECTION_SECONDS).close()
+    except OSError as error:
+        raise OptionError(
+            f"--ray {address}: no connection ({error.strerror or error}); start a cluster with `ray"
+            f" start --head`, {ADVICE}"
         ) from error
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +27,8 @@ from harope_bench.pipeline.eval_options import EvalOptions, GenerationOptions
 from harope_bench.pipeline.evaluate_target import evaluate_target
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.ray_executor import RayExecutor
+from harope_bench.pipeline.reproduce import reproduce
+from harope_bench.pipeline.worker_options import WorkerOptions, use_workers
 from harope_bench.pipeline.workers import Task, run_units, use_executor
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -219,31 +222,28 @@ def test_a_killed_driver_is_finished_without_ray(cluster: Cluster, tmp_path: Pat
     assert files(tmp_path / "straight").items() <= files(tmp_path / "run").items()
 
 
-def test_reproduce_of_two_rows_prints_its_answer_alone(cluster: Cluster, tmp_path: Path) -> None:
-    """The answer on stdout is that of one process, and results are equal."""
-    words = ("reproduce", "3", "--scale", "micro", "--count", 10, "--device", "cpu", "--out")
-    answers = []
-    for name, more in (("one", ()), ("two", ("--ray", cluster.cluster.address))):
-        process = command(*words, tmp_path / name, *more)
-        answer, notes = process.communicate()
-        assert process.returncode == 0, notes
-        answers.append(answer.replace(str(tmp_path / name), "OUT"))
-    assert answers[0] == answers[1]
-    contents = [
-        {k: v for k, v in files(tmp_path / name).items() if "report" not in k}
-        for name in ("one", "two")
-    ]
-    assert contents[0] == contents[1]
+def test_reproduce_equals_that_of_one_process(executor: RayExecutor, tmp_path: Path) -> None:
+    """Rows of a table with images, features and predictions of prompts."""
+
+    def tables(folder: Path) -> dict[str, bytes]:
+        reproduce(["3"], "micro", 2, folder, "cpu", 0)
+        contents = files(folder)
+        hashes = re.compile(rb'"result_sha256": "[0-9a-f]{64}"')  # of results with provenance
+        contents["table3.json"] = hashes.sub(b"", contents["table3.json"])
+        return {name: data for name, data in contents.items() if name != "report.html"}
+
+    with use_executor(executor):
+        shared = tables(tmp_path / "two")
+    assert shared == tables(tmp_path / "one")
 
 
-def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
-    words = ("generate", "digits-ape", "--count", 2, "--out", tmp_path / "run", "--device", "cpu")
-    process = command(*words, "--ray", "127.0.0.1:1", RAY_gcs_rpc_server_reconnect_timeout_s="1")
-    _, notes = process.communicate(timeout=120)
-    last_line = notes.strip().splitlines()[-1]
-    assert process.returncode == 1
-    assert "--ray 127.0.0.1:1: no connection" in last_line and "--shard 1/N" in last_line
-    assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("127.0.0.1:1", "no connection"), ("nowhere", "is no address"), ("a:b", "is no address")],
+)
+def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path, address: str, words: str) -> None:
+    with pytest.raises(OptionError, match=words), use_workers(WorkerOptions(ray=address), "cpu"):
+        pass
 
 
 def test_more_workers_than_the_cluster_has_is_an_error_at_once(

@@ -162,7 +162,7 @@ class MeanExtractor(LoadedFeatureExtractor):
         return {"features": inputs.mean((1, 2))}
 
 
-def extracted(samples: SampleSet) -> list[tuple[list[int], bytes, dict[str, int]]]:
+def extract_all(samples: SampleSet) -> list[tuple[list[int], bytes, dict[str, int]]]:
     groups = [list(range(13)), list(range(13, 30))]
     return [
         (batch.indices, batch.arrays["features"].tobytes(), dict(batch.unusual_counts))
@@ -174,11 +174,11 @@ def test_features_are_those_of_one_thread(
     samples: SampleSet, thread_setting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(THREADS_VARIABLE, SERIAL)
-    expected = extracted(samples)
+    expected = extract_all(samples)
     assert [len(indices) for indices, *_ in expected] == [5, 5, 3, 5, 5, 5, 2]
     assert expected[0][2] == {"constant": 2}
     monkeypatch.setenv(THREADS_VARIABLE, thread_setting)
-    assert extracted(samples) == expected
+    assert extract_all(samples) == expected
 
 
 def test_a_damaged_image_is_the_same_error_and_comes_after_the_batches_before_it(

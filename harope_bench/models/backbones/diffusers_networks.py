@@ -474,6 +474,18 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
             return settings.model_copy(update={"fold": True})
         return settings
 
+    def opening_settings(self, settings: Settings) -> Settings:
+        """Return settings that are equal wherever `open` returns the same pipeline.
+
+        Without position scaling and with a time shift that grows, one pipeline generates images of
+        every size.
+        """
+        opening_settings = super().opening_settings(settings)
+        is_scaled = settings.pos_scaling not in (None, "none")
+        if is_scaled or settings.mu_policy == "clamp":
+            return opening_settings
+        return opening_settings.model_copy(update={"resolution": None})
+
     def has_foldable_matrix(self, checkpoint: Checkpoint) -> bool:
         """Return whether the encoding has matrices before the rotation; no weights are read."""
         with torch.inference_mode():
