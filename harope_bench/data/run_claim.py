@@ -38,8 +38,8 @@ SILENT_SECONDS = 180.0
 # Another process holds a lock for a moment when it looks whether a claim is alive.
 LOCK_SECONDS = 0.5
 
-# Claims of this process: the thread that holds each claimed place.
-_claimed_by: dict[Path, int] = {}
+# Claims of this process: the thread that holds each claimed folder.
+_claim_threads: dict[Path, int] = {}
 
 
 @dataclass(frozen=True)
@@ -97,37 +97,37 @@ def claim_run(folder: Path, part: RunPart | None = None) -> Iterator[None]:
     Raises:
         RunBusyError: Another process, or another thread, writes the folder or these samples.
     """
-    place = (folder if part is None else part.folder(folder)).absolute()
-    if _claimed_by.get(place) == threading.get_ident():
+    claim_folder = (folder if part is None else part.folder(folder)).absolute()
+    if _claim_threads.get(claim_folder) == threading.get_ident():
         yield
         return
 
-    new_folders = _make_folders(place)
-    lock = FileLock(place / LOCK_FILE)
+    new_folders = _make_folders(claim_folder)
+    lock = FileLock(claim_folder / LOCK_FILE)
     is_claimed = False
     try:
-        is_claimed = _acquire(lock, place, folder)
+        is_claimed = _acquire(lock, claim_folder, folder)
         if is_claimed:
-            _check_other_claims(folder, place, part)
-            with _signs_of_life(place, part):
+            _check_other_claims(folder, claim_folder, part)
+            with _signs_of_life(claim_folder, part):
                 yield
         else:
             yield
     finally:
         if is_claimed:
-            _release(lock, place, new_folders)
+            _release(lock, claim_folder, new_folders)
 
 
-def _make_folders(place: Path) -> list[Path]:
+def _make_folders(claim_folder: Path) -> list[Path]:
     """Make a folder and its parents; return those that did not exist, the innermost first."""
-    new_folders = [path for path in (place, *place.parents) if not path.exists()]
+    new_folders = [path for path in (claim_folder, *claim_folder.parents) if not path.exists()]
     with suppress(OSError):
-        place.mkdir(parents=True, exist_ok=True)
+        claim_folder.mkdir(parents=True, exist_ok=True)
     return new_folders
 
 
-def _acquire(lock: FileLock, place: Path, folder: Path) -> bool:
-    """Acquire the lock of a place; return False if no lock can be made there.
+def _acquire(lock: FileLock, claim_folder: Path, folder: Path) -> bool:
+    """Acquire the lock of a claimed folder; return False if no lock can be made there.
 
     Raises:
         RunBusyError: Another process or thread holds it.
@@ -136,31 +136,31 @@ def _acquire(lock: FileLock, place: Path, folder: Path) -> bool:
         try:
             lock.acquire(timeout=LOCK_SECONDS, poll_interval=0.05)
         except Timeout:
-            raise _busy_error(folder, place, _read_writer(place)) from None
+            raise _busy_error(folder, claim_folder, _read_writer(claim_folder)) from None
         except (OSError, NotImplementedError):
             return False
-        if (place / LOCK_FILE).exists():
+        if (claim_folder / LOCK_FILE).exists():
             break
         lock.release()  # another process removed the empty folder before it was locked
-        _make_folders(place)
-    _claimed_by[place] = threading.get_ident()
+        _make_folders(claim_folder)
+    _claim_threads[claim_folder] = threading.get_ident()
     return True
 
 
-def _check_other_claims(folder: Path, place: Path, part: RunPart | None) -> None:
+def _check_other_claims(folder: Path, claim_folder: Path, part: RunPart | None) -> None:
     """Raise RunBusyError if another claim of the folder concerns the same samples."""
-    silent_writer = _remote_writer(place)
+    silent_writer = _remote_writer(claim_folder)
     if silent_writer is not None:
-        raise _busy_error(folder, place, silent_writer)
+        raise _busy_error(folder, claim_folder, silent_writer)
     if part is not None:
         (folder / LOCK_FILE).touch()  # runs with and without parts end with equal files
-    other_places = [*part_folders(folder), *([] if part is None else [folder])]
-    for other_place in other_places:
-        if other_place.absolute() == place:
+    other_folders = [*part_folders(folder), *([] if part is None else [folder])]
+    for other_folder in other_folders:
+        if other_folder.absolute() == claim_folder:
             continue
-        writer = live_writer(other_place)
+        writer = live_writer(other_folder)
         if writer is not None and writer.overlaps(part):
-            raise _busy_error(folder, other_place, writer)
+            raise _busy_error(folder, other_folder, writer)
 
 
 def part_folders(folder: Path) -> list[Path]:
@@ -170,64 +170,64 @@ def part_folders(folder: Path) -> list[Path]:
 
 def remove_empty_parts(folder: Path) -> None:
     """Remove the folders of parts of a run that hold no work and that no process writes."""
-    for place in part_folders(folder):
-        lock = FileLock(place / LOCK_FILE)
+    for claim_folder in part_folders(folder):
+        lock = FileLock(claim_folder / LOCK_FILE)
         with suppress(OSError, Timeout, NotImplementedError), lock.acquire(timeout=0):
-            if _remote_writer(place) is None:
-                _remove_if_empty(place)
+            if _remote_writer(claim_folder) is None:
+                _remove_if_empty(claim_folder)
     with suppress(OSError):
         (folder / PARTS_FOLDER).rmdir()
 
 
-def _remove_if_empty(place: Path) -> None:
+def _remove_if_empty(claim_folder: Path) -> None:
     """Remove a part's folder that holds no file but those of the claim."""
-    for path in sorted(place.rglob("*"), reverse=True):
+    for path in sorted(claim_folder.rglob("*"), reverse=True):
         with suppress(OSError):  # a file, or a folder that holds one, stays
             path.rmdir()
-    if {path.name for path in place.iterdir()} <= {LOCK_FILE, WRITER_FILE}:
-        shutil.rmtree(place, ignore_errors=True)
+    if {path.name for path in claim_folder.iterdir()} <= {LOCK_FILE, WRITER_FILE}:
+        shutil.rmtree(claim_folder, ignore_errors=True)
 
 
-def live_writer(place: Path) -> Writer | None:
+def live_writer(claim_folder: Path) -> Writer | None:
     """Return the process that claims a folder or a part's folder; None if there is none."""
-    lock_path = place / LOCK_FILE
+    lock_path = claim_folder / LOCK_FILE
     if lock_path.exists():
         lock = FileLock(lock_path)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            return _read_writer(place) or Writer("this machine", 0, "", boot_token())
+            return _read_writer(claim_folder) or Writer("this machine", 0, "", boot_token())
         except (OSError, NotImplementedError):
             pass
         else:
             lock.release()
-    return _remote_writer(place)
+    return _remote_writer(claim_folder)
 
 
-def _remote_writer(place: Path) -> Writer | None:
-    """Return the process of another machine that claims a place and gave a sign lately."""
-    writer = _read_writer(place)
+def _remote_writer(claim_folder: Path) -> Writer | None:
+    """Return the process of another machine that claims a folder and gave a sign lately."""
+    writer = _read_writer(claim_folder)
     if writer is None or writer.boot == boot_token():
         return None
     try:
         # Both times come from the file system, because the clocks of machines differ.
-        (place / LOCK_FILE).touch()
-        now = (place / LOCK_FILE).stat().st_mtime
-        seconds = now - (place / WRITER_FILE).stat().st_mtime
+        (claim_folder / LOCK_FILE).touch()
+        current_time = (claim_folder / LOCK_FILE).stat().st_mtime
+        seconds = current_time - (claim_folder / WRITER_FILE).stat().st_mtime
     except OSError:
         return None
     return writer if seconds < SILENT_SECONDS else None
 
 
-def _read_writer(place: Path) -> Writer | None:
-    """Return the process in the writer file of a place; None without a readable one."""
+def _read_writer(claim_folder: Path) -> Writer | None:
+    """Return the process in the writer file of a claimed folder; None without a readable one."""
     try:
-        return Writer(**parse_json((place / WRITER_FILE).read_bytes()))
+        return Writer(**parse_json((claim_folder / WRITER_FILE).read_bytes()))
     except (OSError, TypeError, ValueError):
         return None
 
 
-def _busy_error(folder: Path, place: Path, writer: Writer | None) -> RunBusyError:
+def _busy_error(folder: Path, claim_folder: Path, writer: Writer | None) -> RunBusyError:
     writer_text = "another process"
     advice = "wait until it ends; processes that share a run need --shard 1/N, 2/N and so on"
     if writer is not None:
@@ -235,13 +235,13 @@ def _busy_error(folder: Path, place: Path, writer: Writer | None) -> RunBusyErro
         if writer.indices is not None:
             writer_text += f" (samples {shorten_text(writer.indices, 60)})"
         if writer.boot != boot_token():
-            advice += f"; if it was killed, delete {place / WRITER_FILE}"
+            advice += f"; if it was killed, delete {claim_folder / WRITER_FILE}"
     return RunBusyError(f"{folder} is being written by {writer_text}; {advice}")
 
 
 @contextmanager
-def _signs_of_life(place: Path, part: RunPart | None) -> Iterator[None]:
-    """Keep the writer file of a place, touched now and then, while the block runs."""
+def _signs_of_life(claim_folder: Path, part: RunPart | None) -> Iterator[None]:
+    """Keep the writer file of a claimed folder, touched now and then, while the block runs."""
     writer = Writer(
         platform.node(),
         os.getpid(),
@@ -249,7 +249,7 @@ def _signs_of_life(place: Path, part: RunPart | None) -> Iterator[None]:
         boot_token(),
         None if part is None else str(part.indices),
     )
-    path = place / WRITER_FILE
+    path = claim_folder / WRITER_FILE
     has_ended = threading.Event()
 
     def touch_often() -> None:
@@ -270,9 +270,9 @@ def _signs_of_life(place: Path, part: RunPart | None) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _release(lock: FileLock, place: Path, new_folders: list[Path]) -> None:
+def _release(lock: FileLock, claim_folder: Path, new_folders: list[Path]) -> None:
     """Release a claim, and remove the folders that it made if they hold nothing else."""
-    _claimed_by.pop(place, None)
+    _claim_threads.pop(claim_folder, None)
     _remove_empty_folders(new_folders)
     lock.release()
 

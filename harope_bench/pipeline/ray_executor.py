@@ -74,7 +74,7 @@ class WorkerError(NamedTuple):
 
 # ------------------------------------------------------------------------------ in a worker process
 
-_loaded: dict[str, Any] = {}  # the worker of the last task, its name and its devices
+_worker_state: dict[str, Any] = {}  # the worker of the last task, its name and its devices
 
 
 def do_part(name: str, packed_task: bytes, units: Sequence[Unit], driver: DriverState) -> Any:
@@ -93,16 +93,16 @@ def _worker(name: str, packed_task: bytes) -> Worker:
     import ray
 
     devices = ray.get_runtime_context().get_accelerator_ids()
-    if _loaded.get("devices", devices) != devices:
+    if _worker_state.get("devices", devices) != devices:
         os._exit(1)  # the network is on another device; Ray starts a new process for the part
-    if _loaded.get("name") != name:
-        _loaded.clear()  # the memory of the former network is free before the next is loaded
-        _loaded.update(
+    if _worker_state.get("name") != name:
+        _worker_state.clear()  # the memory of the former network is free before the next is loaded
+        _worker_state.update(
             worker=build_worker(pickle.loads(packed_task)),  # noqa: S301 - the driver's own bytes
             name=name,
             devices=devices,
         )
-    worker: Worker = _loaded["worker"]
+    worker: Worker = _worker_state["worker"]
     return worker
 
 
@@ -175,10 +175,12 @@ class RayExecutor:
                     running[remote.remote(name, stored_task, part_units, self._driver)] = part
                 if not running:
                     return
-                finished, _ = ray.wait([*running], num_returns=1, timeout=SECONDS_BETWEEN_CHECKS)
-                if not finished:
+                finished_references, _ = ray.wait(
+                    [*running], num_returns=1, timeout=SECONDS_BETWEEN_CHECKS
+                )
+                if not finished_references:
                     self._check_workers()
-                for reference in finished:
+                for reference in finished_references:
                     yield PartResults(running.pop(reference), _results(reference))
         finally:
             for reference in running:

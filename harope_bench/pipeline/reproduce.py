@@ -165,7 +165,7 @@ def _reproduce(
     annotator_options: AnnotatorOptions | None,
     scaling: str | None,
     entries: Entries,
-    overrides: Mapping[str, Option | None] | None,
+    overrides: Mapping[str, SettingValue],
 ) -> ReproduceSummary:
     """Reproduce tables while no other process writes the folder. See `reproduce`."""
     is_all = list(names) == [ALL_TABLES]

@@ -158,13 +158,13 @@ def run_units(
     parts = [tuple(range(i, min(i + size, len(units)))) for i in range(0, len(units), size)]
     losses: Counter[int] = Counter()
     while parts:
-        unfinished = dict.fromkeys(parts)
+        unfinished_parts = dict.fromkeys(parts)
         for part, results in executor.run(task, units, parts):
-            if results is not None and part in unfinished:
-                del unfinished[part]
+            if results is not None and part in unfinished_parts:
+                del unfinished_parts[part]
                 yield from zip(part, results, strict=True)
-        losses.update(part[0] for part in unfinished if len(part) == 1)
-        parts = [half for part in unfinished for half in _halves(part, losses)]
+        losses.update(part[0] for part in unfinished_parts if len(part) == 1)
+        parts = [half for part in unfinished_parts for half in _halves(part, losses)]
     lost_units = [unit_names[i] for i, count in sorted(losses.items()) if count >= MAX_LOSSES_ALONE]
     if lost_units:
         raise _lost_work_error(task, lost_units)

@@ -64,7 +64,7 @@ class Cluster:
         self.cluster.remove_node(self.second_node, allow_graceful=False)
         self.second_node = None
 
-    def close(self) -> None:
+    def shut_down(self) -> None:
         ray.shutdown()
         self.cluster.shutdown()
 
@@ -73,7 +73,7 @@ class Cluster:
 def started_cluster() -> Iterator[Cluster]:
     cluster = Cluster()
     yield cluster
-    cluster.close()
+    cluster.shut_down()
 
 
 @pytest.fixture
@@ -125,9 +125,9 @@ def test_two_hundred_parts_in_flight(cluster: Cluster) -> None:
 
 
 def test_errors_of_workers_come_word_for_word(executor: RayExecutor) -> None:
-    with pytest.raises(OptionError) as raised:
+    with pytest.raises(OptionError) as error_info:
         echo(executor, [1, "error", 2])
-    assert str(raised.value) == "wanted 1, found 2; give 1"
+    assert str(error_info.value) == "wanted 1, found 2; give 1"
 
 
 def test_a_killed_worker_is_replaced(executor: RayExecutor, tmp_path: Path) -> None:
@@ -139,11 +139,11 @@ def test_a_part_that_ends_its_process_is_bisected_and_named(
     executor: RayExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_executor, "MAX_RETRIES", 0)  # each retry starts a process
-    finished = []
+    finished_positions = []
     results = run_units(ECHO, [0, 1, "end", 3], ["a", "b", "the third", "d"], 4, executor)
     with pytest.raises(LostWorkError, match="the third ended every process"):
-        finished.extend(position for position, _ in results)
-    assert not finished or sorted(finished) == [0, 1, 3]
+        finished_positions.extend(position for position, _ in results)
+    assert not finished_positions or sorted(finished_positions) == [0, 1, 3]
 
 
 def evaluate_digits(folder: Path) -> None:
@@ -184,8 +184,8 @@ def test_a_killed_node_without_spare_cpu_loses_nothing(
     cluster.kill_second_node()
     positions = [*first_positions, *(position for position, _ in results)]
     assert sorted(positions) == [*range(12)]
-    captured = capfd.readouterr()
-    assert captured.err.count("\n") <= 20
+    captured_output = capfd.readouterr()
+    assert captured_output.err.count("\n") <= 20
 
 
 # ------------------------------------------------------------------------------ commands with Ray
@@ -233,8 +233,8 @@ def test_reproduce_equals_that_of_one_process(executor: RayExecutor, tmp_path: P
         return {name: data for name, data in contents.items() if name != "report.html"}
 
     with use_executor(executor):
-        shared = tables(tmp_path / "two")
-    assert shared == tables(tmp_path / "one")
+        shared_tables = tables(tmp_path / "two")
+    assert shared_tables == tables(tmp_path / "one")
 
 
 @pytest.mark.parametrize(

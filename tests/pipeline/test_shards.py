@@ -99,45 +99,45 @@ def evaluate_digits(folder: Path, *words: object) -> str:
 
 
 @pytest.fixture
-def straight(tiny_name: str, tmp_path: Path) -> dict[str, bytes]:
+def straight_files(tiny_name: str, tmp_path: Path) -> dict[str, bytes]:
     evaluate_digits(tmp_path / "straight/run")
     return contents(tmp_path / "straight/run")
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2), (2,), ()])
 def test_shards_in_any_order_end_in_the_bytes_of_one_process(
-    straight: dict[str, bytes], tmp_path: Path, order: tuple[int, ...]
+    straight_files: dict[str, bytes], tmp_path: Path, order: tuple[int, ...]
 ) -> None:
     """Shards that are left out were killed before they began."""
     for number in order:
         evaluate_digits(tmp_path / "shared/run", "--shard", f"{number}/3")
     assert not (tmp_path / "shared/run/results").exists()
     evaluate_digits(tmp_path / "shared/run")
-    assert contents(tmp_path / "shared/run") == straight
+    assert contents(tmp_path / "shared/run") == straight_files
 
 
 def test_features_of_shards_are_not_extracted_again(
-    straight: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    straight_files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (1, 2):
         output = evaluate_digits(tmp_path / "shared/run", "--shard", f"{number}/2")
         assert "extracted" in output
-    loaded = type(load_feature_extractor("digits-net").open("cpu"))
-    calls, extract = list[int](), loaded.extract_preprocessed
+    extractor_class = type(load_feature_extractor("digits-net").open("cpu"))
+    calls, extract = list[int](), extractor_class.extract_preprocessed
 
-    def counted(self: Any, inputs: Any) -> Any:
+    def count_images(self: Any, inputs: Any) -> Any:
         calls.append(len(inputs))
         return extract(self, inputs)
 
-    monkeypatch.setattr(loaded, "extract_preprocessed", counted)
+    monkeypatch.setattr(extractor_class, "extract_preprocessed", count_images)
     evaluate_digits(tmp_path / "shared/run")
     # at most the batch that lies in both shards, and the judge's self-check
     assert sum(size for size in calls if size == BATCH) <= 2 * BATCH
-    assert contents(tmp_path / "shared/run") == straight
+    assert contents(tmp_path / "shared/run") == straight_files
 
 
 def test_killed_shards_are_finished_by_the_next_eval(
-    straight: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    straight_files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate_digits(tmp_path / "shared/run", "--shard", "2/2")
     add_sample, n_added = RunFolder.add_sample, list[int]()
@@ -155,7 +155,7 @@ def test_killed_shards_are_finished_by_the_next_eval(
     assert len(RunFolder(tmp_path / "shared/run").read_records()) > 7
     call("eval", tmp_path / "shared/run", exit_code=1)  # a run folder alone is unfinished
     evaluate_digits(tmp_path / "shared/run")
-    assert contents(tmp_path / "shared/run") == straight
+    assert contents(tmp_path / "shared/run") == straight_files
 
 
 def test_an_unfinished_share_can_be_read_and_says_so(tiny_name: str, tmp_path: Path) -> None:
@@ -257,8 +257,8 @@ def test_reproduce_claims_its_folder(other_process: subprocess.Popen[str], tmp_p
     assert "is being written by" in call(*words, exit_code=1).output
 
 
-def part(name: str, first: int, last: int) -> RunPart:
-    indices = IndexRanges([(first, last)])
+def part(name: str, start: int, end: int) -> RunPart:
+    indices = IndexRanges([(start, end)])
     return RunPart(name, indices, indices)
 
 
@@ -282,13 +282,13 @@ def claim_in_thread(folder: Path, claimed_part: RunPart | None) -> RunBusyError 
 def test_parts_of_other_samples_share_a_folder_and_all_else_excludes(tmp_path: Path) -> None:
     with claim_run(tmp_path / "run", part("a", 0, 9)):
         assert claim_in_thread(tmp_path / "run", part("b", 10, 19)) is None
-        for other in (part("a", 0, 9), part("c", 9, 12), None):
-            assert "samples 0-9" in str(claim_in_thread(tmp_path / "run", other))
+        for other_part in (part("a", 0, 9), part("c", 9, 12), None):
+            assert "samples 0-9" in str(claim_in_thread(tmp_path / "run", other_part))
     with claim_run(tmp_path / "run"):
         with claim_run(tmp_path / "run"):
             pass
-        for other in (part("a", 0, 9), None):
-            assert claim_in_thread(tmp_path / "run", other) is not None
+        for other_part in (part("a", 0, 9), None):
+            assert claim_in_thread(tmp_path / "run", other_part) is not None
     assert not (tmp_path / "run").exists()
 
 
@@ -324,10 +324,10 @@ def test_a_folder_that_may_not_be_written_raises_its_own_error(
 def test_a_shard_of_another_plan_is_refused(tiny_name: str, tmp_path: Path) -> None:
     plan = make_plan(tiny_name, None, {})
     generate(plan, range(4), tmp_path / "run")
-    other = make_plan(tiny_name, None, {"seed": 5})
-    shard = shard_part(Shard(1, 2), range(40), other.settings.tile)
+    other_plan = make_plan(tiny_name, None, {"seed": 5})
+    shard = shard_part(Shard(1, 2), range(40), other_plan.settings.tile)
     with pytest.raises(PlanMismatchError, match="seed is 0 in the folder, 5 requested"):
-        generate(other, shard.indices, tmp_path / "run", part=shard)
+        generate(other_plan, shard.indices, tmp_path / "run", part=shard)
     assert len(open_samples(tmp_path / "run").indices) == 4
 
 

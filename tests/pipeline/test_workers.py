@@ -93,16 +93,16 @@ def collect(executor: UnreliableExecutor, count: int, units_per_part: int) -> tu
     workers.WORKERS["double"] = (
         f"{__name__}:DoublingWorker"  # for hypothesis, which has no fixtures
     )
-    finished: set[int] = set()
+    finished_units: set[int] = set()
     names = [f"unit {k}." for k in range(count)]
     try:
         for position, value in run_units(DOUBLING, range(count), names, units_per_part, executor):
-            assert position not in finished
+            assert position not in finished_units
             assert value == 2 * position
-            finished.add(position)
+            finished_units.add(position)
     except LostWorkError as error:
-        return finished, str(error)
-    return finished, ""
+        return finished_units, str(error)
+    return finished_units, ""
 
 
 @given(FATES, st.booleans(), st.integers(0, 40), st.integers(1, 9))
@@ -110,8 +110,8 @@ def test_each_unit_comes_once_or_is_named(
     fates: list[str], is_reversed: bool, count: int, units_per_part: int
 ) -> None:
     executor = UnreliableExecutor(iter(fates), is_reversed)
-    finished, error = collect(executor, count, units_per_part)
-    missing = {*range(count)} - finished
+    finished_units, error = collect(executor, count, units_per_part)
+    missing = {*range(count)} - finished_units
     assert bool(error) == bool(missing)
     # A unit is given up only after MAX_LOSSES_ALONE losses of a part that is this unit alone.
     n_losses = sum(fate in ("lost", "vanished") for fate in fates)
@@ -126,8 +126,8 @@ def test_units_that_end_every_process_are_named_after_all_others_are_done(
 ) -> None:
     poisonous = frozenset(k % count for k in poison)
     executor = UnreliableExecutor(iter(()), poisonous=poisonous)
-    finished, error = collect(executor, count, units_per_part)
-    assert finished == {*range(count)} - poisonous
+    finished_units, error = collect(executor, count, units_per_part)
+    assert finished_units == {*range(count)} - poisonous
     for k in poisonous:
         assert f"unit {k}." in error
 
@@ -183,7 +183,7 @@ def test_samples_that_end_every_process_are_missing_and_not_failed(
     records = generation.RunFolder(tmp_path / "run").read_records()
     assert sorted(records) == [*range(tile), *range(2 * tile, 3 * tile)]
     assert {record.status for record in records.values()} == {"ok"}
-    generate(plan, range(3 * tile), tmp_path / "run")  # finished by this process alone
+    generate(plan, range(3 * tile), tmp_path / "run")  # finished_units by this process alone
     generate(plan, range(3 * tile), tmp_path / "straight")
     assert files(tmp_path / "run") == files(tmp_path / "straight")
 
