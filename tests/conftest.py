@@ -78,6 +78,7 @@ FILES_AND_WORDS = {
     "test_outside",
     "test_prompt_errors",
     "test_prompt_folder",
+    "test_ray",
     "test_ready",
     "test_recognise_suite",
     "test_recorded",
@@ -90,6 +91,7 @@ FILES_AND_WORDS = {
     "test_rows",
     "test_samples",
     "test_scale",
+    "test_shards",
     "test_site",
     "test_snapshots",
     "test_store",
@@ -98,6 +100,7 @@ FILES_AND_WORDS = {
     "test_textfile",
     "test_verify",
     "test_work_lost",
+    "test_workers",
     "test_wrappers",
 }
 

@@ -30,6 +30,7 @@ from harope_bench.pipeline.ray_executor import RayExecutor
 from harope_bench.pipeline.reproduce import reproduce
 from harope_bench.pipeline.worker_options import WorkerOptions, use_workers
 from harope_bench.pipeline.workers import Task, run_units, use_executor
+from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -170,6 +171,23 @@ def test_predictions_equal_those_of_one_process(executor: RayExecutor, tmp_path:
     classify(tmp_path / "one/run")
     with use_executor(executor):
         classify(tmp_path / "two/run")
+    assert files(tmp_path / "two/run") == files(tmp_path / "one/run")
+
+
+def test_annotations_equal_those_of_one_process(
+    executor: RayExecutor, toy: ToyEye, tmp_path: Path
+) -> None:
+    write_toy_images(tmp_path / "images", COLOURS)
+
+    def annotate(folder: Path) -> None:
+        options = EvalOptions(
+            suite="toy", out=folder, folder_options=PromptFolderOptions(order="copy-major")
+        )
+        evaluate_target(str(tmp_path / "images"), options)
+
+    annotate(tmp_path / "one/run")
+    with use_executor(executor):
+        annotate(tmp_path / "two/run")
     assert files(tmp_path / "two/run") == files(tmp_path / "one/run")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -340,3 +341,29 @@ def test_a_damaged_batch_of_a_shard_is_named(tiny_name: str, tmp_path: Path) -> 
     assert f"{path} is no batch of features or is damaged; delete it" in output
     shutil.rmtree(path.parent)
     evaluate_digits(tmp_path / "run")
+
+
+PAGE = Path(__file__).parents[2] / "docs/guides/many-gpus.md"
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="the documents are not beside the tests")
+def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those for one machine, on a CPU and with few images."""
+    monkeypatch.chdir(tmp_path)
+    section = PAGE.read_text().partition("## One machine")[2].partition("\n## ")[0]
+    lines = re.findall(r"harope-bench (eval [^&\n]*)", section)
+    assert [("--workers" in line, "--shard" in line) for line in lines] == [
+        (True, False),
+        (False, True),
+        (False, False),
+    ]
+    straight_line, shard_line, last_line = [
+        line.replace("--device cuda", "--device cpu --count 8 --steps 2") for line in lines
+    ]
+    call(*straight_line.split())  # --workers auto is this process on a CPU
+    straight_files = contents(tmp_path / "runs/harope")
+    shutil.rmtree(tmp_path / "runs")
+    for i in (1, 2, 3, 4):
+        call(*shard_line.replace("$i", str(i)).split())
+    call(*last_line.split())
+    assert contents(tmp_path / "runs/harope") == straight_files
