@@ -103,19 +103,17 @@ def claim_run(folder: Path, part: RunPart | None = None) -> Iterator[None]:
         return
 
     new_folders = _make_folders(claim_folder)
+    if not os.access(claim_folder, os.W_OK):
+        yield
+        return
     lock = FileLock(claim_folder / LOCK_FILE)
-    is_claimed = False
+    _acquire(lock, claim_folder, folder)
     try:
-        is_claimed = _acquire(lock, claim_folder, folder)
-        if is_claimed:
-            _check_other_claims(folder, claim_folder, part)
-            with _signs_of_life(claim_folder, part):
-                yield
-        else:
+        _check_other_claims(folder, claim_folder, part)
+        with _signs_of_life(claim_folder, part):
             yield
     finally:
-        if is_claimed:
-            _release(lock, claim_folder, new_folders)
+        _release(lock, claim_folder, new_folders)
 
 
 def _make_folders(claim_folder: Path) -> list[Path]:
@@ -126,8 +124,8 @@ def _make_folders(claim_folder: Path) -> list[Path]:
     return new_folders
 
 
-def _acquire(lock: FileLock, claim_folder: Path, folder: Path) -> bool:
-    """Acquire the lock of a claimed folder; return False if no lock can be made there.
+def _acquire(lock: FileLock, claim_folder: Path, folder: Path) -> None:
+    """Acquire the lock of a claimed folder, if the file system has locks.
 
     Raises:
         RunBusyError: Another process or thread holds it.
@@ -138,13 +136,12 @@ def _acquire(lock: FileLock, claim_folder: Path, folder: Path) -> bool:
         except Timeout:
             raise _busy_error(folder, claim_folder, _read_writer(claim_folder)) from None
         except (OSError, NotImplementedError):
-            return False
+            break
         if (claim_folder / LOCK_FILE).exists():
             break
         lock.release()  # another process removed the empty folder before it was locked
         _make_folders(claim_folder)
     _claim_threads[claim_folder] = threading.get_ident()
-    return True
 
 
 def _check_other_claims(folder: Path, claim_folder: Path, part: RunPart | None) -> None:
@@ -153,7 +150,8 @@ def _check_other_claims(folder: Path, claim_folder: Path, part: RunPart | None) 
     if silent_writer is not None:
         raise _busy_error(folder, claim_folder, silent_writer)
     if part is not None:
-        (folder / LOCK_FILE).touch()  # runs with and without parts end with equal files
+        with suppress(OSError):
+            (folder / LOCK_FILE).touch()  # runs with and without parts end with equal files
     other_folders = [*part_folders(folder), *([] if part is None else [folder])]
     for other_folder in other_folders:
         if other_folder.absolute() == claim_folder:

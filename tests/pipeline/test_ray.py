@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 import tiny
-from toy_prompts import toy
+from toy_images import COLOURS, write_toy_images
+from toy_prompts import ToyEye, toy
 
 from harope_bench.core.errors import LostWorkError, OptionError
 from harope_bench.data.run_folder import RunFolder

@@ -48,7 +48,7 @@ args = common.parse_arguments({})
 def annotate(role, image, query):
     if role == "detector":
         box = {"label": "square", "score": 0.9, "box": [0, 0, 4, 4]}
-        return {"detections": [box], "width": 8, "height": 8}
+        return {"size": [8, 8], "detections": [box]}
     return {"answers": [{"text": "yes", "yes_probability": 0.5} for _ in query["questions"]]}
 weights = common.file_sha256(args.weights)
 common.annotate_queries(args, "toy-eye", 1, "substitute", "none", weights, annotate)
