@@ -24,11 +24,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harope_bench.core.errors import RunBusyError
+from harope_bench.core.errors import RunBusyError, StorageError
 from harope_bench.core.index_ranges import IndexRanges, parse_ranges
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.part_files import boot_token
 from harope_bench.core.record_base import shorten_text
+from harope_bench.core.storage import read_if_present, write_text
 
 LOCK_FILE = ".writer.lock"
 WRITER_FILE = ".writer.json"
@@ -220,8 +221,8 @@ def _remote_writer(claim_folder: Path) -> Writer | None:
 def _read_writer(claim_folder: Path) -> Writer | None:
     """Return the process in the writer file of a claimed folder; None without a readable one."""
     try:
-        return Writer(**parse_json((claim_folder / WRITER_FILE).read_bytes()))
-    except (OSError, TypeError, ValueError):
+        return Writer(**parse_json(read_if_present(claim_folder / WRITER_FILE) or b""))
+    except (StorageError, TypeError, ValueError):
         return None
 
 
@@ -256,8 +257,8 @@ def _signs_of_life(claim_folder: Path, part: RunPart | None) -> Iterator[None]:
                 os.utime(path)
 
     thread = threading.Thread(target=touch_often, name="harope-bench-claim", daemon=True)
-    with suppress(OSError):
-        path.write_text(json.dumps(vars(writer)))
+    with suppress(StorageError):
+        write_text(path, json.dumps(vars(writer)))
     thread.start()
     try:
         yield

@@ -7,7 +7,6 @@ process keeps the worker of its last task, so a network is loaded once.
 from __future__ import annotations
 
 import os
-import pickle
 import platform
 import secrets
 import socket
@@ -77,18 +76,18 @@ class WorkerError(NamedTuple):
 _worker_state: dict[str, Any] = {}  # the worker of the last task, its name and its devices
 
 
-def do_part(name: str, packed_task: bytes, units: Sequence[Unit], driver: DriverState) -> Any:
+def do_part(name: str, stored_task: list[Any], units: Sequence[Unit], driver: DriverState) -> Any:
     """Return the packed results of a part's units, or the WorkerError of the first that fails."""
     driver.apply()
     try:
-        worker = _worker(name, packed_task)
+        worker = _worker(name, stored_task)
         # A thread packs a result while the network does the next unit.
         return list(map_in_threads(worker.pack, worker.results(units), n_waiting=1, n_threads=1))
     except BenchError as error:
         return WorkerError(type(error).__name__, str(error))
 
 
-def _worker(name: str, packed_task: bytes) -> Worker:
+def _worker(name: str, stored_task: list[Any]) -> Worker:
     """Return the worker of a task; the last one is kept."""
     import ray
 
@@ -98,7 +97,7 @@ def _worker(name: str, packed_task: bytes) -> Worker:
     if _worker_state.get("name") != name:
         _worker_state.clear()  # the memory of the former network is free before the next is loaded
         _worker_state.update(
-            worker=build_worker(pickle.loads(packed_task)),  # noqa: S301 - the driver's own bytes
+            worker=build_worker(ray.get(stored_task[0])),
             name=name,
             devices=devices,
         )
@@ -160,9 +159,9 @@ class RayExecutor:
 
         # max_calls=0 keeps the process, and its network, after a task on a GPU too.
         remote = ray.remote(max_calls=0, max_retries=MAX_RETRIES, **self._resources())(do_part)
-        packed_task = cloudpickle.dumps(task)
-        name = sha256_bytes(packed_task)  # an equal task finds its worker loaded
-        stored_task = ray.put(packed_task)
+        name = sha256_bytes(cloudpickle.dumps(task))  # an equal task finds its worker loaded
+        # In a list, Ray leaves the reference to the worker, which loads modules after `apply`.
+        stored_task = [ray.put(task)]
         waiting_parts = iter(parts)
         running: dict[Any, Part] = {}
         try:
