@@ -18,6 +18,7 @@ import numpy as np
 from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.array_file import arrays_with_format, check_arrays_format
 from harope_bench.core.errors import StorageError
+from harope_bench.core.json_file import parse_json
 from harope_bench.core.record_base import Option
 from harope_bench.core.storage import convert_os_errors
 from harope_bench.data.run_claim import part_folders, remove_empty_parts
@@ -75,7 +76,7 @@ def read_batch(path: Path) -> ExtractedBatch:
     try:
         arrays = load_arrays(path)
         check_arrays_format("features", arrays, path)
-        record = json.loads(str(arrays[NOTES_ARRAY]))
+        record = parse_json(str(arrays[NOTES_ARRAY]).encode())
         features = {
             name.removeprefix(FEATURE_PREFIX): array
             for name, array in arrays.items()
