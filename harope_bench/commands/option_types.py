@@ -59,8 +59,9 @@ class WorkerCountType(click.ParamType):
 
     name = "workers"
 
+    # Any: what click's own range takes, which differs between its versions
     def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | str:
         """Return the number or "auto"; raise a usage error for anything else."""
         if value == "auto":

@@ -185,7 +185,7 @@ class RayExecutor:
             for reference in running:
                 ray.cancel(reference, force=True)
 
-    def _resources(self) -> dict[str, int]:
+    def _resources(self) -> dict[str, Any]:
         return {"num_gpus": 1, "num_cpus": 0} if self._resource == "GPU" else {"num_cpus": 1}
 
     def _check_workers(self) -> None:
