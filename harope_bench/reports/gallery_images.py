@@ -260,14 +260,14 @@ def _plain_image(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.asarray(image.convert("RGB")))
 
 
-def make_thumbnail(image: Image.Image) -> Thumbnail:
-    """Return an image as a WebP data URI of at most MAX_THUMBNAIL_SIDE pixels.
+def make_thumbnail(image: Image.Image, max_side: int = MAX_THUMBNAIL_SIDE) -> Thumbnail:
+    """Return an image as a WebP data URI of at most `max_side` pixels.
 
     Small images are embedded as they are and displayed enlarged by a whole number.
     """
     side = max(image.size)
-    if side > MAX_THUMBNAIL_SIDE:
-        image = _fit(image, MAX_THUMBNAIL_SIDE)
+    if side > max_side:
+        image = _fit(image, max_side)
     buffer = io.BytesIO()
     is_lossless = side <= MAX_LOSSLESS_SIDE
     image.save(buffer, "WEBP", lossless=is_lossless, quality=WEBP_QUALITY, method=4)
