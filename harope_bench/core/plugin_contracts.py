@@ -91,7 +91,9 @@ class EvaluatorContract:
 
     Attributes:
         version: Increased whenever values or intervals change.
+        title: Name in charts and reports, such as "GenEval"; empty for the registered name.
     """
 
     version: int
+    title: str = ""
     metrics: tuple[Metric, ...]

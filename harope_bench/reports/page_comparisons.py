@@ -24,7 +24,7 @@ class ComparedColumn:
     """What a comparison needs to know of a column or metric: how it is called and printed.
 
     decimals: of a difference, one more than the value is printed with.
-    evaluator: of a metric outside tables.
+    evaluator: title of the evaluator of a metric outside tables.
     """
 
     title: str
@@ -192,7 +192,7 @@ def column_forest(texts: ComparisonTexts, key: str, svg_id: str) -> ForestPlot |
     if not rows:
         return None
     column = texts.columns[key]
-    svg = page_figures.forest_svg(svg_id, column.title, column.direction, rows, texts.styles)
+    svg = page_figures.forest_svg(svg_id, column.title, column.direction, rows, texts.styles, width)
     return ForestPlot(column.title, svg)
 
 
@@ -203,7 +203,10 @@ def row_forest(texts: ComparisonTexts, row_id: str, key: str, svg_id: str) -> Fo
     """
     headline = texts.columns[key]
     rows = [
-        (texts.columns[comparison.column].title, comparison)
+        (
+            texts.columns[comparison.column].title.removeprefix(f"{headline.evaluator}: "),
+            comparison,
+        )
         for comparison in texts.comparisons
         if comparison.row == row_id
         and comparison.difference.delta is not None
@@ -212,7 +215,7 @@ def row_forest(texts: ComparisonTexts, row_id: str, key: str, svg_id: str) -> Fo
     if not rows:
         return None
     heading = headline.title if len(rows) == 1 else headline.evaluator
-    svg = page_figures.forest_svg(svg_id, heading, headline.direction, rows, texts.styles)
+    svg = page_figures.forest_svg(svg_id, heading, headline.direction, rows, texts.styles, width)
     return ForestPlot(f"{texts.labels[row_id]}, {heading}", svg)
 
 

@@ -64,7 +64,7 @@ def _category_chart(groups: Sequence[RunGroup], styles: EncodingStyles) -> Chart
     )
     return ChartParts(
         f"categories-{first_group.suite}-{first_group.name}",
-        f"{first_group.name} by category",
+        f"{first_group.title} by category",
         caption,
         tuple(panels),
         without_equal_sizes(
@@ -168,7 +168,7 @@ def _scatter_chart(groups: Sequence[RunGroup], styles: EncodingStyles) -> ChartP
     )
     return ChartParts(
         f"prompts-{first_group.suite}-{first_group.name}",
-        f"{first_group.name} prompt by prompt",
+        f"{first_group.title} prompt by prompt",
         caption,
         tuple(panels),
         without_equal_sizes(

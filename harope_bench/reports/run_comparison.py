@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from harope_bench.core import registry
 from harope_bench.core.errors import BenchError
-from harope_bench.core.plugin_contracts import EvaluatorContract
 from harope_bench.core.schema import Measurement, Metric
 from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.comparisons import RowComparison
 from harope_bench.leaderboards.table_spec import DASH
+from harope_bench.reports.metric_titles import (
+    declared_metrics,
+    evaluator_title,
+    measurement_title,
+)
 from harope_bench.reports.page_board import PageCell, PageTable
 from harope_bench.reports.page_comparisons import ComparedColumn, ComparisonTexts
 from harope_bench.reports.page_runs import RunLinks
@@ -149,22 +152,13 @@ def _metrics(runs: Sequence[ReportedRun]) -> tuple[Metric, ...]:
     metrics: dict[str, Metric] = {}
     for run in runs:
         for stored_result in run.results:
-            declared_metrics = _declared_metrics(stored_result.result.evaluator)
+            declared = declared_metrics(stored_result.result.evaluator)
             for measurement in stored_result.result.measurements:
                 if measurement.metric not in metrics:
-                    metrics[measurement.metric] = declared_metrics.get(
+                    metrics[measurement.metric] = declared.get(
                         measurement.metric, _undeclared_metric(measurement.metric)
                     )
     return tuple(metrics.values())
-
-
-def _declared_metrics(evaluator: str) -> dict[str, Metric]:
-    """Return the metrics of an evaluator by name, none if it is not installed."""
-    try:
-        metrics = registry.load_plugin("evaluators", evaluator, EvaluatorContract).metrics
-    except BenchError:
-        return {}
-    return {metric.name: metric for metric in metrics}
 
 
 def _undeclared_metric(name: str) -> Metric:
@@ -219,16 +213,10 @@ def _evaluator_of(runs: Sequence[ReportedRun], metric: str) -> str:
 
 def run_set_texts(run_set: ComparedRunSet) -> ComparisonTexts:
     """Return the comparisons of a run set with the names of runs and metrics."""
-    columns = {}
-    for metric in run_set.metrics:
-        source = _locate(run_set.runs, metric.name)
-        columns[metric.name] = ComparedColumn(
-            source[1].name if source else metric.name,
-            metric.direction,
-            metric.unit,
-            metric.decimals + 1,
-            _evaluator_of(run_set.runs, metric.name),
-        )
+    columns = {metric.name: _compared_column(run_set, metric) for metric in run_set.metrics}
+    has_several_evaluators = len({column.evaluator for column in columns.values()}) > 1
+    if has_several_evaluators:
+        columns = {name: _with_evaluator(column) for name, column in columns.items()}
     comparisons = [
         RowComparison(
             "micro" if run.results[0].result.scale == "micro" else "paper",
@@ -247,6 +235,29 @@ def run_set_texts(run_set: ComparedRunSet) -> ComparisonTexts:
         if _has_value(run_set.runs, metric_comparison.metric.name)
     ]
     return ComparisonTexts(tuple(comparisons), run_set.names, columns)
+
+
+def _compared_column(run_set: ComparedRunSet, metric: Metric) -> ComparedColumn:
+    """Return the column of a metric, with the title of its evaluator."""
+    source = _locate(run_set.runs, metric.name)
+    return ComparedColumn(
+        measurement_title(metric, source[1].name) if source else metric.title,
+        metric.direction,
+        metric.unit,
+        metric.decimals + 1,
+        evaluator_title(_evaluator_of(run_set.runs, metric.name)),
+    )
+
+
+def _with_evaluator(column: ComparedColumn) -> ComparedColumn:
+    """Return a column of a prompt benchmark with its title after that of the benchmark.
+
+    "Color" alone could be a task of two benchmarks.
+    """
+    has_own_title = column.title.startswith(column.evaluator)
+    if has_own_title or column.evaluator.islower():  # a title has upper case, a bare name has not
+        return column
+    return replace(column, title=f"{column.evaluator}: {column.title}")
 
 
 def lay_out_run_set(run_set: ComparedRunSet, texts: ComparisonTexts, links: RunLinks) -> PageTable:

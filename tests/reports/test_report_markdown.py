@@ -130,7 +130,7 @@ def test_runs_of_no_table_are_side_by_side(tmp_path: Path) -> None:
         result = fake.result(None, [fake.measurement("fid", value, 1.1, n=12)], target=name)
         fake.write_result(tmp_path / name, result)
     text = render_report_markdown(build_report_page(tmp_path))
-    row = next(line for line in text.splitlines() if line.startswith("| fid-12 (lower is better)"))
+    row = next(line for line in text.splitlines() if line.startswith("| FID-12 (lower is better)"))
     assert "33.30 ± 1.10" in row and "30.10 ± 1.10" in row
 
 

@@ -265,9 +265,9 @@ def test_runs_of_no_table_are_shown_side_by_side(tmp_path: Path) -> None:
     assert page.sections == () and page.run_section is not None
     assert page.question == "Is images/a better than images/b? digits"  # b was evaluated first
     answer = page.run_section.verdict.answer.text
-    assert answer.startswith("Against images/b, images/a is better in fid-500; 1 of 2 differences")
+    assert answer.startswith("Against images/b, images/a is better in FID-500; 1 of 2 differences")
     rows = [[cell.text for cell in row] for row in page.run_section.table.blocks[0]]
-    assert rows[0][:3] == ["fid-500 (lower is better)", "30.00 ± 0.50", "25.00 ± 0.50"]
+    assert rows[0][:3] == ["FID-500 (lower is better)", "30.00 ± 0.50", "25.00 ± 0.50"]
     assert rows[0][4] == "▲ better" and rows[1][4] == "○ not resolved"
     text = Document(write_report(tmp_path, tmp_path / "r.html").read_text()).text
     assert text.count("Not recorded: Checkpoint, Training, Resolution, Sampler, Seed.") == 1
