@@ -192,7 +192,7 @@ def column_forest(texts: ComparisonTexts, key: str, svg_id: str) -> ForestPlot |
     if not rows:
         return None
     column = texts.columns[key]
-    svg = page_figures.forest_svg(svg_id, column.title, column.direction, rows, texts.styles, width)
+    svg = page_figures.forest_svg(svg_id, column.title, column.direction, rows, texts.styles)
     return ForestPlot(column.title, svg)
 
 
@@ -215,7 +215,7 @@ def row_forest(texts: ComparisonTexts, row_id: str, key: str, svg_id: str) -> Fo
     if not rows:
         return None
     heading = headline.title if len(rows) == 1 else headline.evaluator
-    svg = page_figures.forest_svg(svg_id, heading, headline.direction, rows, texts.styles, width)
+    svg = page_figures.forest_svg(svg_id, heading, headline.direction, rows, texts.styles)
     return ForestPlot(f"{texts.labels[row_id]}, {heading}", svg)
 
 
