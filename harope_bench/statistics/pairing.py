@@ -199,9 +199,10 @@ def compare_results(
     if declared_metric is not None and declared_metric.bounds is not None:
         value_range = declared_metric.bounds[1] - declared_metric.bounds[0]
     if pairs.prompt_pairs is not None:
-        return _paired_prompt_difference(
+        difference = _paired_prompt_difference(
             direction, baseline_measurement, new_measurement, pairs.prompt_pairs, value_range
         )
+        return _limit_interval(difference, value_range)
     if pairs.reason or pairs.baseline_contributions is None or pairs.new_contributions is None:
         return _unpaired_difference(
             direction, baseline_measurement, new_measurement, pairs.reason, value_range
@@ -272,13 +273,19 @@ def _paired_sample_difference(
 
 
 def _limit_interval(difference: Difference, value_range: float | None) -> Difference:
-    """Return the difference with its interval cut to the differences that two values can have.
+    """Return the difference with its intervals cut to the differences that two values can have.
 
     Args:
         difference: the difference of a metric.
         value_range: the metric's upper bound minus its lower one; None without bounds.
     """
-    if difference.low is None or difference.high is None or value_range is None:
+    if value_range is None:
+        return difference
+    if difference.new_seeds_interval is not None:
+        se, low, high = difference.new_seeds_interval
+        limited = Interval(se, max(low, -value_range), min(high, value_range))
+        difference = difference._replace(new_seeds_interval=limited)
+    if difference.low is None or difference.high is None:
         return difference
     return difference._replace(
         low=max(difference.low, -value_range), high=min(difference.high, value_range)
