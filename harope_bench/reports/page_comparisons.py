@@ -68,10 +68,14 @@ class ComparisonTexts:
 
 @dataclass(frozen=True)
 class ForestPlot:
-    """A forest plot of one column, or of several columns of one unit."""
+    """A forest plot of one column, or of several columns of one unit.
+
+    has_new_seeds_intervals: it has intervals for the same prompts and new seeds, too.
+    """
 
     heading: str
     svg: str
+    has_new_seeds_intervals: bool
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,7 @@ def column_forest(texts: ComparisonTexts, key: str, svg_id: str) -> ForestPlot |
         return None
     column = texts.columns[key]
     svg = page_figures.forest_svg(svg_id, column.title, column.direction, rows, texts.styles)
-    return ForestPlot(column.title, svg)
+    return ForestPlot(column.title, svg, _has_new_seeds_intervals(rows))
 
 
 def row_forest(texts: ComparisonTexts, row_id: str, key: str, svg_id: str) -> ForestPlot | None:
@@ -202,12 +206,14 @@ def row_forest(texts: ComparisonTexts, row_id: str, key: str, svg_id: str) -> Fo
     They are the metrics of the evaluator, unit and direction of column `key`.
     """
     headline = texts.columns[key]
+    # the metric of the verdict comes first
+    comparisons = sorted(texts.comparisons, key=lambda comparison: comparison.column != key)
     rows = [
         (
             texts.columns[comparison.column].title.removeprefix(f"{headline.evaluator}: "),
             comparison,
         )
-        for comparison in texts.comparisons
+        for comparison in comparisons
         if comparison.row == row_id
         and comparison.difference.delta is not None
         and _is_like(texts.columns[comparison.column], headline)
@@ -216,7 +222,13 @@ def row_forest(texts: ComparisonTexts, row_id: str, key: str, svg_id: str) -> Fo
         return None
     heading = headline.title if len(rows) == 1 else headline.evaluator
     svg = page_figures.forest_svg(svg_id, heading, headline.direction, rows, texts.styles)
-    return ForestPlot(f"{texts.labels[row_id]}, {heading}", svg)
+    title = f"{texts.labels[row_id]}, {heading}"
+    return ForestPlot(title, svg, _has_new_seeds_intervals(rows))
+
+
+def _has_new_seeds_intervals(rows: Sequence[tuple[str, RowComparison]]) -> bool:
+    """Return whether a row of a plot has an interval for the same prompts and new seeds."""
+    return any(comparison.difference.new_seeds_interval is not None for _, comparison in rows)
 
 
 def _is_like(column: ComparedColumn, headline: ComparedColumn) -> bool:

@@ -151,9 +151,10 @@ def _certainty(texts: ComparisonTexts) -> str:
         " (evidence L1)"
     ]
     if n_all > 1:
+        n_paired = "all" if texts.n_paired == n_all else f"{texts.n_paired}"
         clauses.append(
-            f"p values are Holm-adjusted over {n_all} differences (5% level), {texts.n_paired} of"
-            " them paired"
+            f"p values are Holm-adjusted over {n_all} differences (5% level), {n_paired} of them"
+            " paired"
         )
     if detectable := _detectable_text(texts):
         clauses.append(detectable)
@@ -161,7 +162,7 @@ def _certainty(texts: ComparisonTexts) -> str:
 
 
 def _detectable_text(texts: ComparisonTexts) -> str:
-    """Return the largest of the smallest detectable differences in the headline column."""
+    """Return which differences in the headline column are too small to be found."""
     key = headline_key(compared_keys(texts))
     values = [
         comparison.detectable_difference
@@ -171,5 +172,8 @@ def _detectable_text(texts: ComparisonTexts) -> str:
     if key is None or not values:
         return ""
     column = texts.columns[key]
-    value = format_standard_error(max(values), column.decimals)
-    return f"a change of {column.title} below {value} may be missed"
+    texts_of_values = [
+        format_standard_error(value, column.decimals) for value in (min(values), max(values))
+    ]
+    value_range = " to ".join(dict.fromkeys(texts_of_values))
+    return f"in {column.title}, a difference below {value_range} can be missed"

@@ -82,8 +82,10 @@ class ComparedRunSet:
             encodings = (run.plan.checkpoint.encoding, self.baseline.plan.checkpoint.encoding)
             if encodings[0] != encodings[1]:
                 titles = [encoding_title(encoding) for encoding in encodings]
-                return f"Is {titles[0]} better than {titles[1]}? {self.suite}, {self.setting_text}"
-        return f"Is {self.names[run.id]} better than {name}? {self.suite}"
+                return (
+                    f"Is {titles[0]} better than {titles[1]} on {self.suite} ({self.setting_text})?"
+                )
+        return f"Is {self.names[run.id]} better than {name} on {self.suite}?"
 
     @property
     def setting_text(self) -> str:
@@ -184,6 +186,12 @@ def headline_metrics(run_set: ComparedRunSet) -> tuple[Metric, ...]:
     return tuple(headlines)
 
 
+def count_omitted_metrics(run_set: ComparedRunSet) -> int:
+    """Return how many metrics with a value are not on the first screen."""
+    n_metrics = sum(_has_value(run_set.runs, metric.name) for metric in run_set.metrics)
+    return n_metrics - len(headline_metrics(run_set))
+
+
 def _locate(runs: Sequence[ReportedRun], metric: str) -> tuple[StoredResult, Measurement] | None:
     """Return the first result of the runs with a metric, and its measurement."""
     for run in runs:
@@ -265,7 +273,7 @@ def lay_out_run_set(run_set: ComparedRunSet, texts: ComparisonTexts, links: RunL
     runs = run_set.runs
     has_difference = len(runs) == 2 and bool(texts.comparisons)
     headers = [
-        HeaderCell("Number", 1, 1, "head"),
+        HeaderCell("Metric", 1, 1, "head"),
         *[HeaderCell(run_set.names[run.id], 1, 1, "measured") for run in runs],
     ]
     if has_difference:

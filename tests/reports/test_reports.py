@@ -22,6 +22,7 @@ from harope_bench.leaderboards.board import build_board, load_table
 from harope_bench.reports.page_comparisons import row_label
 from harope_bench.reports.report_page import ReportPage, build_report_page, write_report
 from harope_bench.reports.runs import read_runs
+from harope_bench.reports.table_layout import TableStyle
 from harope_bench.reports.tables import render_table
 
 
@@ -83,7 +84,7 @@ def test_the_answer_of_table_8_names_the_resolution(micro: Path, tmp_path: Path)
     assert "Against 256 RoPE, " in answer
     assert "256 HARoPE is better in FID-500 and IS" in answer
     assert "256 Absolution Embedding is worse in" in answer
-    assert "Holm-adjusted over 8 differences (5% level), 8 of them paired" in answer
+    assert "Holm-adjusted over 8 differences (5% level), all of them paired" in answer
 
 
 def test_every_baseline_of_a_table_is_named(tmp_path: Path) -> None:
@@ -263,7 +264,7 @@ def test_runs_of_no_table_are_shown_side_by_side(tmp_path: Path) -> None:
         fake.write_result(tmp_path / name, result)
     page = build_report_page(tmp_path)
     assert page.sections == () and page.run_section is not None
-    assert page.question == "Is images/a better than images/b? digits"  # b was evaluated first
+    assert page.question == "Is images/a better than images/b on digits?"  # b was evaluated first
     answer = page.run_section.verdict.answer.text
     assert answer.startswith("Against images/b, images/a is better in FID-500; 1 of 2 differences")
     rows = [[cell.text for cell in row] for row in page.run_section.table.blocks[0]]
@@ -286,11 +287,15 @@ def test_notes_stand_once_at_the_end(micro: Path) -> None:
             assert texts[section.note_numbers[note.number] - 1] == note.full_text
 
 
-def test_sources_to_copy_are_the_rendered_tables(micro: Path) -> None:
+def test_sources_to_copy_are_the_rendered_tables_without_differences_of_unlike_scales(
+    micro: Path,
+) -> None:
     section = build_report_page(micro).sections[0]
     board = build_board(load_table("2"), read_results(micro))
+    style = TableStyle(has_differences=False)
+    assert "delta" not in dict(section.copy_texts)["Markdown"]
     assert dict(section.copy_texts) == {
-        name: render_table(board, kind)
+        name: render_table(board, kind, style)
         for name, kind in (("LaTeX", "tex"), ("Markdown", "md"), ("CSV", "csv"), ("JSON", "json"))
     }
 
