@@ -63,7 +63,17 @@ def record_rotations(encoding: Encoding, callback: RecordQueryKey) -> Iterator[N
 
 
 def sampler_times(plan: Plan) -> list[float]:
-    """Return the times that the plan's sampler calls its network with, in order."""
+    """Return the times that the plan's sampler calls its network with, in order.
+
+    Raises:
+        OptionError: The times depend on what the network returns.
+    """
+    sampler = load_settings_sampler(plan.settings)
+    if sampler.is_adaptive:
+        raise OptionError(
+            f"sampler {plan.settings.sampler} chooses its times while it samples, so none can be"
+            " requested; choose another --sampler"
+        )
     network_times: list[float] = []
 
     def network(x: Tensor, time: Tensor) -> Tensor:
@@ -71,9 +81,7 @@ def sampler_times(plan: Plan) -> list[float]:
         return x
 
     assert plan.settings.steps is not None  # a classifier has no sampler and is not passed here
-    load_settings_sampler(plan.settings).sample(
-        network, torch.zeros(1, 1, 1, 1), plan.settings.steps, [index_generator(0, 0)]
-    )
+    sampler.sample(network, torch.zeros(1, 1, 1, 1), plan.settings.steps, [index_generator(0, 0)])
     return network_times
 
 

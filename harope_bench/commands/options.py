@@ -344,6 +344,31 @@ def generation_options(command: CommandFunction) -> CommandFunction:
             ),
         ),
         cloup.option(
+            "--guidance-interval",
+            metavar="LOW..HIGH",
+            help=(
+                "Times at which guidance acts, from 0 (image) to 1 (noise), such as 0..0.7. HIGH"
+                " itself is outside unless it is 1. Default: as registered with the checkpoint;"
+                " otherwise all times."
+            ),
+        ),
+        cloup.option(
+            "--shift",
+            type=click.FloatRange(min=0, min_open=True),
+            help=(
+                "Factor s by which samplers of flows shift their times t towards noise:"
+                " s t / (1 + (s - 1) t). Default: as registered with the checkpoint; otherwise 1."
+            ),
+        ),
+        cloup.option(
+            "--diffusion",
+            type=click.Choice(["sigma", "constant", "decreasing", "increasing-decreasing"]),
+            help=(
+                "How much noise flow-sde adds at time t, from 0 (image) to 1 (noise): sigma: t."
+                " constant: 1. decreasing, increasing-decreasing: as in SiT. Default: sigma."
+            ),
+        ),
+        cloup.option(
             "--mu-policy",
             type=click.Choice(["extrapolate", "clamp"]),
             help=(

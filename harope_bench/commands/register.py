@@ -72,8 +72,8 @@ if TYPE_CHECKING:
     multiple=True,
     help=(
         "Setting of the architecture that cannot be read from the shapes of the weights: heads"
-        " (attention heads), size (image side in pixels); or base=FOLDER, the pipeline of a LoRA."
-        " May be repeated."
+        " (attention heads), size (image side in pixels), family (sit or repa for weights with the"
+        " keys of DiT); or base=FOLDER, the pipeline of a LoRA. May be repeated."
     ),
 )
 @cloup.option(
@@ -82,8 +82,9 @@ if TYPE_CHECKING:
     multiple=True,
     help=(
         "Default of a generation setting for this checkpoint; may be repeated. Keys: vae,"
-        " vae_tiling, fold, pos_scaling, guidance_channels, mu_policy, spacing, dtype (as the"
-        " options of `generate`), and tile, the batch size of the network."
+        " vae_tiling, fold, pos_scaling, guidance_channels, mu_policy, spacing, guidance_interval,"
+        " shift, diffusion, dtype (as the options of `generate`), and tile, the batch size of the"
+        " network."
     ),
 )
 @cloup.option(

@@ -21,6 +21,8 @@ from harope_bench.core.record_base import FileRecord, Label, Name, Option, Recor
 Config = Annotated[dict[str, Option], AfterValidator(limits.validate_config)]
 # The fields of a checkpoint that go into the digest of a plan.
 DIGEST_FIELDS = ("name", "backbone", "encoding", "options", "config", "sha256")
+# Two numbers from 0 to 1, such as 0..0.9.
+INTERVAL_PATTERN = r"^(0(\.\d{1,9})?|1(\.0{1,9})?)\.\.(0(\.\d{1,9})?|1(\.0{1,9})?)$"
 
 
 class Settings(Record):
@@ -48,6 +50,11 @@ class Settings(Record):
         spacing: Which training timesteps a sampler with fewer steps uses, if not the sampler's
             default (models/samplers/ddpm.py).
         labels: Distribution of the class labels.
+        guidance_interval: "LOW..HIGH": guidance acts where LOW <= t < HIGH. t is 0 at the image and
+            1 at pure noise, which HIGH = 1 includes.
+        shift: Factor by which a sampler of flows shifts its times towards noise.
+        diffusion: How much noise a stochastic sampler of flows adds along the way
+            (models/samplers/flow_sde.py).
     """
 
     resolution: int = Field(gt=0, le=limits.MAX_RESOLUTION)
@@ -69,6 +76,9 @@ class Settings(Record):
     fold: bool | None = None
     spacing: Literal["linspace", "leading"] | None = None
     labels: str | None = Field(default=None, pattern=r"^(uniform|balanced|file:[0-9a-f]{64})$")
+    guidance_interval: str | None = Field(default=None, pattern=INTERVAL_PATTERN)
+    shift: float | None = Field(default=None, gt=0, le=limits.MAX_SHIFT)
+    diffusion: Literal["sigma", "constant", "decreasing", "increasing-decreasing"] | None = None
 
     @field_validator("tile")
     @classmethod

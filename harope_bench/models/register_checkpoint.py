@@ -240,7 +240,7 @@ def _register_file(name: str, weights_path: Path, user_fields: CheckpointFields)
         base_folder = lora_manifest.find_base_folder(str(fields["config"]["base"]))
         lora_manifest.check_base_loads(base_folder, {"transformer"})
 
-    stated_fields: CheckpointFields = {**published_defaults, **default_fields, **fields}
+    stated_fields: CheckpointFields = {**default_fields, **published_defaults, **fields}
     sampling = _default_sampling(backbone, stated_fields, weights_path)
     checkpoint = _make_checkpoint(name, weights_path, {**sampling, **stated_fields})
     _check(checkpoint)
@@ -351,7 +351,7 @@ def description_lines(checkpoint: Checkpoint) -> tuple[str, ...]:
     resolution = "resolution at training not known"
     if description.resolution:
         resolution = f"trained at {description.resolution} px"
-    lines = (
+    lines: tuple[str, ...] = (
         f"predicts {description.prediction_type}{sampling}{settings}",
         f"takes {description.conditioning}; {resolution}; encoding {checkpoint.encoding}",
     )
@@ -360,9 +360,10 @@ def description_lines(checkpoint: Checkpoint) -> tuple[str, ...]:
     if path.name == lora_manifest.MANIFEST:
         return lines
     unwrapped_weights = read_weights(path)
-    if not unwrapped_weights.wrappers:
-        return lines
-    return (*lines, str(unwrapped_weights))
+    if unwrapped_weights.wrappers:
+        lines = (*lines, str(unwrapped_weights))
+    ignored_keys = load_backbone(checkpoint.backbone).describe_ignored_keys(unwrapped_weights.state)
+    return (*lines, ignored_keys) if ignored_keys else lines
 
 
 def _complete_foreign_fields(

@@ -42,6 +42,9 @@ class GenerationOptions:
     vae_tiling: bool | None = None
     fold: bool | None = None
     resolution: int | None = None
+    guidance_interval: str | None = None
+    shift: float | None = None
+    diffusion: str | None = None
 
     def overrides(self) -> dict[str, Option | None]:
         """Return all settings by field name, for `make_plan`; None where one is not given."""

@@ -251,6 +251,9 @@ OTHER_FIELDS = {
     "fold": True,
     "labels": "balanced",
     "spacing": "linspace",
+    "guidance_interval": "0..0.7",
+    "shift": 3.0,
+    "diffusion": "constant",
 }
 
 

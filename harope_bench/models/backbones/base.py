@@ -268,6 +268,17 @@ class Backbone(BackboneContract, Generic[NetworkT]):
         """
         return None
 
+    def describe_ignored_keys(self, state_dict: Mapping[str, Tensor]) -> str | None:
+        """Return in words which tensors of a file the network does not need; None if all."""
+        return None
+
+    def nearest_network(self, state_dict: Mapping[str, Tensor]) -> str | None:
+        """Return in words the network of this backbone that a file's keys are nearest to.
+
+        It is shown if no backbone has these keys. None if no network is near.
+        """
+        return None
+
     def set_class_count(self, detected_fields: DetectedFields, classes: int) -> DetectedFields:
         """Return the detected fields, corrected for a known number of class labels."""
         return detected_fields
