@@ -44,6 +44,9 @@ DECODE_ERRORS = (
     *(OverflowError, struct.error, zlib.error),
     *(Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
+# Levels of zlib in a PNG. Generated images are written fast; images inside a report are small.
+FAST_COMPRESSION = 1
+SMALL_COMPRESSION = 6
 RIFF_HEADER_BYTES = 12  # bytes before the first chunk of a WebP file
 LOSSY_FORMATS = ("JPEG", "WEBP", "JPEG2000")  # formats that can be lossy
 
@@ -57,10 +60,14 @@ class DecodedImage(NamedTuple):
     mode: str
 
 
-def encode_png(image: np.ndarray) -> bytes:
-    """Return the PNG bytes of an image (H, W, 3) uint8."""
+def encode_png(image: np.ndarray, compress_level: int = FAST_COMPRESSION) -> bytes:
+    """Return the PNG bytes of an image (H, W, 3) uint8.
+
+    Args:
+        compress_level: zlib's level; it changes the size and the time, not the pixels.
+    """
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
+    Image.fromarray(image).save(buffer, format="PNG", compress_level=compress_level)
     return buffer.getvalue()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from filelock import BaseFileLock, FileLock
@@ -69,6 +70,32 @@ def _flatten_fields(value: object, name: str = "") -> dict[str, object]:
 
 def _value_text(value: object) -> object:
     return "not set" if value is None else value
+
+
+class EncodedSample(NamedTuple):
+    """The record of a sample and the bytes of its image file; None if the sample failed."""
+
+    record: SampleRecord
+    png: bytes | None
+
+
+def encode_sample(
+    request: Request, image: np.ndarray | None, reason: str | None = None
+) -> EncodedSample:
+    """Return a sample as it is stored. It needs no folder, so any thread or process can do it.
+
+    Args:
+        image: The image (H, W, 3) uint8; None if the sample failed.
+        reason: Why the sample failed.
+    """
+    fields: dict[str, str | None] = {"status": "failed", "reason": reason}
+    png = None
+    if image is not None:
+        png = encode_png(image)
+        name = f"{IMAGES_FOLDER}/{request.index:06d}.png"
+        fields = {"status": "ok", "file": name, "sha256": sha256_bytes(png)}
+    record = SampleRecord.model_validate({**request.model_dump(), **fields})
+    return EncodedSample(record, png)
 
 
 @dataclass(frozen=True)
@@ -211,26 +238,18 @@ class RunFolder:
             return True
         return record.file is not None and is_file(self.folder / record.file)
 
-    def add_sample(self, request: Request, image: np.ndarray | None, reason: str | None) -> None:
+    def add_sample(self, sample: EncodedSample) -> None:
         """Write the image of a sample and append its record.
 
         The image is written first, so that a record always has its image.
-
-        Args:
-            image: The image (H, W, 3) uint8; None if the sample failed.
-            reason: Why the sample failed.
         """
-        fields: dict[str, str | None] = {"status": "failed", "reason": reason}
-        if image is not None:
-            data = encode_png(image)
-            name = f"{IMAGES_FOLDER}/{request.index:06d}.png"
-            fields = {"status": "ok", "file": name, "sha256": sha256_bytes(data)}
-            with write_atomically(self.folder / name, sync=False) as file:
-                file.write(data)
-        record = SampleRecord.model_validate({**request.model_dump(), **fields})
+        if sample.png is not None:
+            path = self.folder / str(sample.record.file)
+            with write_atomically(path, sync=False) as file:
+                file.write(sample.png)
         with self.lock():
             self._reopen_records()
-            append_line(self.folder / RECORDS_FILE, record.to_json())
+            append_line(self.folder / RECORDS_FILE, sample.record.to_json())
 
     def _reopen_records(self) -> None:
         """Drop the hash of the records before lines are appended. `finalize_records` restores it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from harope_bench.core.limits import MAX_RESOLUTION, check_maximum
 from harope_bench.core.regular_file import MAX_IMAGE_BYTES, read_regular
 from harope_bench.core.schema import Plan, SampleRecord
 from harope_bench.core.storage import check_output_path, sha256_bytes
+from harope_bench.core.threaded_work import map_in_threads, waiting_limit
 from harope_bench.data import adm_npz
 from harope_bench.data.folder_writer import ImageReader, write_folder
 from harope_bench.data.image_folder import (
@@ -33,6 +35,8 @@ from harope_bench.data.image_io import (
     image_size,
 )
 from harope_bench.data.run_folder import PLAN_FILE, RECORDS_FILE, REQUESTS_FILE, RunFolder
+
+HASHED_FILES_AHEAD = 32  # files that threads may have hashed before the current one
 
 
 class Batch(NamedTuple):
@@ -176,16 +180,31 @@ class SampleSet:
         if self.files is None:
             yield from self._npz_batches(set(indices), size)
             return
+        hashed_images = self._read_images(indices, self.files)
         for start in range(0, len(indices), size):
-            batch_indices = list(indices[start : start + size])
-            hashed_images = [self._read_image(i, self.files[i]) for i in batch_indices]
-            images = self._stack(batch_indices, [h.decoded_image.image for h in hashed_images])
-            hashes = [h.sha256 for h in hashed_images]
-            modes = tuple(h.decoded_image.mode for h in hashed_images)
-            # Free the unstacked images, 600 MB for 50 images of 2,048 pixels, before a network
-            # processes the batch.
-            del hashed_images
-            yield Batch(batch_indices, hashes, images, modes)
+            yield self._read_batch(indices[start : start + size], hashed_images)
+
+    def _read_images(
+        self, indices: Sequence[int], files: Mapping[int, Path]
+    ) -> Iterator[HashedImage]:
+        """Yield the images of these indices; threads read and decode the next ones meanwhile."""
+        n_waiting = waiting_limit(math.prod(self.shape)) if len(indices) > 1 else 0
+        return map_in_threads(lambda i: self._read_image(i, files[i]), indices, n_waiting)
+
+    def _read_batch(self, indices: Sequence[int], hashed_images: Iterator[HashedImage]) -> Batch:
+        """Return the batch of the next images."""
+        # Each image is copied as it comes, so that few exist twice: fifty of 2,048 pixels are
+        # 600 MB.
+        images = np.empty((len(indices), *self.shape), dtype=np.uint8)  # (B, H, W, 3)
+        hashes = []
+        modes = []
+        for row, index in enumerate(indices):
+            sha256, decoded_image = next(hashed_images)
+            self._check_shape(index, decoded_image.image)
+            images[row] = decoded_image.image
+            hashes.append(sha256)
+            modes.append(decoded_image.mode)
+        return Batch(list(indices), hashes, images, tuple(modes))
 
     @cached_property
     def hashes(self) -> list[str]:
@@ -194,7 +213,14 @@ class SampleSet:
             return [self.recorded_hashes[i] for i in self.indices]
         if self.files is None:
             return [digest for batch in self.batches(self.indices, 256) for digest in batch.hashes]
-        return [self._image_sha256(i, self._read_bytes(i, self.files[i])) for i in self.indices]
+        files = self.files
+        return list(
+            map_in_threads(
+                lambda i: self._image_sha256(i, self._read_bytes(i, files[i])),
+                self.indices,
+                HASHED_FILES_AHEAD,
+            )
+        )
 
     def _image_sha256(self, index: int, data: bytes) -> str:
         """Return the hex sha256 of an image, from the bytes of its file."""
@@ -233,16 +259,14 @@ class SampleSet:
             decoded_image = decoded_image._replace(image=cropped_pixels)
         return HashedImage(sha256, decoded_image)
 
-    def _stack(self, indices: list[int], images: list[np.ndarray]) -> np.ndarray:
-        """Return images of one size as an array (B, H, W, 3); raise SampleError if sizes differ."""
-        for index, image in zip(indices, images, strict=True):
-            if image.shape != self.shape:
-                raise SampleError(
-                    f"image {index} of {self.path} is {image.shape[1]}x{image.shape[0]}, "
-                    f"image {self.indices[0]} is {self.shape[1]}x{self.shape[0]}; give images of"
-                    " one size"
-                )
-        return np.stack(images)  # (B, H, W, 3)
+    def _check_shape(self, index: int, image: np.ndarray) -> None:
+        """Raise SampleError if an image has another size than the first one."""
+        if image.shape != self.shape:
+            raise SampleError(
+                f"image {index} of {self.path} is {image.shape[1]}x{image.shape[0]}, "
+                f"image {self.indices[0]} is {self.shape[1]}x{self.shape[0]}; give images of"
+                " one size"
+            )
 
     def _npz_batches(self, requested_indices: set[int], size: int) -> Iterator[Batch]:
         mode = "L" if adm_npz.has_grey_images(self.path, self.is_reference) else "RGB"
@@ -381,6 +405,7 @@ def _run_set(run: RunFolder, plan: Plan | None, count: int | None) -> SampleSet:
         )
 
     records = {i: all_records[i] for i in set_indices}
+    resolved_folder = run.folder.resolve()
     ok_records = {i: record for i, record in records.items() if record.status == "ok"}
     if records and not ok_records:
         reason = next(iter(records.values())).reason
@@ -397,7 +422,10 @@ def _run_set(run: RunFolder, plan: Plan | None, count: int | None) -> SampleSet:
         n_asked=len(set_indices),
         failed={i: r.reason or "failed" for i, r in records.items() if r.status == "failed"},
         indices=list(ok_records),
-        files={i: path_inside(run.folder, str(r.file), i) for i, r in ok_records.items()},
+        files={
+            i: path_inside(run.folder, str(r.file), i, resolved_folder)
+            for i, r in ok_records.items()
+        },
         recorded_hashes={i: str(r.sha256) for i, r in ok_records.items()},
         labels={i: r.label for i, r in ok_records.items() if r.label is not None},
         warnings=warnings,
@@ -417,14 +445,18 @@ def _check_requests_complete(
         )
 
 
-def path_inside(folder: Path, name: str, index: int) -> Path:
+def path_inside(folder: Path, name: str, index: int, resolved_folder: Path | None = None) -> Path:
     """Return the path of a record's file in a folder.
+
+    Args:
+        resolved_folder: `folder` without links, for callers with many files.
 
     Raises:
         SampleError: The name leads out of the folder.
     """
+    resolved_folder = resolved_folder or folder.resolve()
     path = (folder / name.replace("\0", "")).resolve()
-    if "\0" in name or not path.is_relative_to(folder.resolve()):
+    if "\0" in name or not path.is_relative_to(resolved_folder):
         raise SampleError(
             f"record {index} of {folder} points outside the folder ({name}); the record was altered"
         )

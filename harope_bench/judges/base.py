@@ -45,6 +45,19 @@ class LoadedFeatureExtractor:
         """Return float32 arrays by name, one row per image, for images (B, H, W, 3) uint8."""
         raise MissingMemberError(self, "extract")
 
+    def preprocess(self, images: np.ndarray) -> Any:
+        """Return what `extract_preprocessed` takes for images (B, H, W, 3) uint8.
+
+        It is called in a thread, beside the network, so it is the place of a slow resize on the
+        CPU. By default the images themselves.
+        """
+        return images
+
+    # Any: each judge takes what its own `preprocess` returns
+    def extract_preprocessed(self, inputs: Any) -> dict[str, np.ndarray]:
+        """Return the arrays that `extract` returns for the images before `preprocess`."""
+        return self.extract(inputs)
+
 
 class LoadedAnnotator:
     """Base class of annotators with their weights."""

@@ -16,9 +16,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from filelock import FileLock
 from pydantic import ValidationError
 
@@ -55,6 +57,7 @@ from harope_bench.core.storage import (
     write_bytes,
     write_text,
 )
+from harope_bench.core.threaded_work import map_in_threads
 from harope_bench.data.image_io import encode_png
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import AnnotatedImage, AnnotatorRole, Metadata
@@ -76,6 +79,8 @@ HASHED_FILES = (ANNOTATIONS_FILE, QUERIES_FILE, JUDGE_FILE)
 
 # After so many failures and no success, the judge and not the image is the cause.
 MAX_FIRST_FAILURES = 5
+
+IMAGES_AHEAD = 8  # decoded images that wait for the judge, 100 MB at 2,048 pixels
 
 # Errors of one image. Others, such as MemoryError, end the run.
 IMAGE_ERRORS = (
@@ -585,8 +590,7 @@ def _annotate_in_this_process(
     n_failures = 0
     title = f"annotate {judge_choice.name} on {device}"
     with Progress(title, len(queries), "image") as progress:
-        for query in queries:
-            line = _annotation_line(loaded_annotator, role, samples, query)
+        for line in annotation_lines(loaded_annotator, role, samples, queries):
             _append_annotation(folder, line)
             progress.advance()
             if "error" not in line:
@@ -600,13 +604,47 @@ def _annotate_in_this_process(
                 )
 
 
+def annotation_lines(
+    loaded_annotator: LoadedAnnotator,
+    role: str,
+    samples: SampleSet,
+    queries: Sequence[ImageQuery],
+) -> Iterator[JsonObject]:
+    """Yield the line for annotations.jsonl of each query, with an error if its image fails.
+
+    Threads read and decode the next images while the judge annotates. Queries about one image that
+    follow each other decode it once. Nothing is written, so any process can annotate a part.
+    """
+    groups = [(i, list(group)) for i, group in groupby(queries, lambda q: q.sample_index)]
+    images = _read_images(samples, [index for index, _ in groups])
+    for (_, image_queries), image in zip(groups, images, strict=True):
+        for query in image_queries:
+            yield _annotation_line(loaded_annotator, role, image, query)
+
+
+def _read_images(samples: SampleSet, indices: Sequence[int]) -> Iterator[np.ndarray | Exception]:
+    """Yield the images (H, W, 3) uint8 of these indices, or the error of one."""
+
+    def read(index: int) -> np.ndarray | Exception:
+        try:
+            return samples.image(index)
+        except IMAGE_ERRORS as error:
+            return error
+
+    n_waiting = IMAGES_AHEAD if samples.files is not None else 0
+    return map_in_threads(read, indices, n_waiting)
+
+
 def _annotation_line(
-    loaded_annotator: LoadedAnnotator, role: str, samples: SampleSet, query: ImageQuery
+    loaded_annotator: LoadedAnnotator, role: str, image: np.ndarray | Exception, query: ImageQuery
 ) -> JsonObject:
     """Annotate one image; return the line for annotations.jsonl, with an error if it fails."""
     line: JsonObject = {"key": query.key, "index": query.sample_index}
     try:
-        annotation = loaded_annotator.annotate(role, samples.image(query.sample_index), query.query)
+        if isinstance(image, Exception):
+            raise image
+        # A copy, because an annotator may change the image and another query may follow.
+        annotation = loaded_annotator.annotate(role, np.array(image), query.query)
         line["annotation"] = annotation.model_dump(mode="json", exclude_none=True)
     except IMAGE_ERRORS as error:
         line["error"] = f"{type(error).__name__}: {first_line(error)}"

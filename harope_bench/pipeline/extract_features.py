@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -33,6 +34,7 @@ from harope_bench.core.progress import Progress
 from harope_bench.core.record_base import Option
 from harope_bench.core.schema import ErrorRate, JudgeRecord, ResultWarning, make_warnings
 from harope_bench.core.storage import convert_os_errors, read_if_present, sha256_bytes, write_text
+from harope_bench.core.threaded_work import map_in_threads, thread_count, waiting_limit
 from harope_bench.data import feature_rows
 from harope_bench.data.sample_set import Batch, SampleSet
 from harope_bench.evaluators.base import Features
@@ -378,14 +380,18 @@ def _extract_shards(
     plugin = load_feature_extractor(judge)
     loaded_extractor = open_judge(judge, plugin, device)
     n_images = sum(len(s.indices) for s in shards)
+    batches = extract_batches(
+        loaded_extractor, plugin.batch_size, samples, [shard.indices for shard in shards]
+    )
     with Progress(f"extract {judge} on {device}", n_images, "image") as progress:
         for shard in shards:
-            # Extract the shard batch by batch and count its unusual images.
+            # Collect the batches of the shard and count its unusual images.
             unusual_counts: Counter[str] = Counter()
             batch_arrays = []
-            for batch in samples.batches(shard.indices, plugin.batch_size):
-                batch_arrays.append(loaded_extractor.extract(batch.images))
-                unusual_counts.update(_unusual_properties(batch))
+            for _ in range(0, len(shard.indices), plugin.batch_size):
+                batch = next(batches)
+                batch_arrays.append(batch.arrays)
+                unusual_counts.update(batch.unusual_counts)
                 progress.advance(len(batch.indices))
 
             arrays = {
@@ -395,6 +401,37 @@ def _extract_shards(
             _check_finite(judge, shard, arrays)
             fields = _record_fields(loaded_extractor, device, unusual_counts)
             _write_shard(folder, shard, arrays, len(samples.indices), fields)
+
+
+class ExtractedBatch(NamedTuple):
+    """The arrays of one batch of images, and how many of its images are unusual, by property."""
+
+    indices: list[int]
+    arrays: dict[str, np.ndarray]
+    unusual_counts: Counter[str]
+
+
+def extract_batches(
+    loaded_extractor: LoadedFeatureExtractor,
+    batch_size: int,
+    samples: SampleSet,
+    index_groups: Sequence[Sequence[int]],
+) -> Iterator[ExtractedBatch]:
+    """Yield the arrays of the images of each group, batch by batch; no batch has two groups.
+
+    Threads decode and preprocess the next images while the network computes. Nothing is written,
+    so any process can extract a part of a sample set.
+    """
+
+    def preprocess(batch: Batch) -> tuple[list[int], object, Counter[str]]:
+        counts = Counter(_unusual_properties(batch))
+        return batch.indices, loaded_extractor.preprocess(batch.images), counts
+
+    batches = (batch for indices in index_groups for batch in samples.batches(indices, batch_size))
+    batch_bytes = batch_size * math.prod(samples.shape)
+    n_waiting = waiting_limit(batch_bytes, maximum=max(1, thread_count()))
+    for indices, inputs, counts in map_in_threads(preprocess, batches, n_waiting):
+        yield ExtractedBatch(indices, loaded_extractor.extract_preprocessed(inputs), counts)
 
 
 def _record_fields(

@@ -5,7 +5,7 @@ This module knows no model and no metric.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +27,8 @@ from harope_bench.core.progress import Progress, write_line
 from harope_bench.core.record_base import Option, validation_summary
 from harope_bench.core.schema import Checkpoint, Plan, Request, Settings
 from harope_bench.core.state_dicts import check_sha256
-from harope_bench.data.run_folder import RunFolder
+from harope_bench.core.threaded_work import OrderedWriter, waiting_limit
+from harope_bench.data.run_folder import EncodedSample, RunFolder, encode_sample
 from harope_bench.models.backbones.base import ImageGenerator, load_backbone
 from harope_bench.models.load_checkpoint import (
     SettingValue,
@@ -288,29 +289,57 @@ def _generate_tiles(
 ) -> None:
     """Generate the requests in padded batches, and write every `batch` images.
 
+    Threads encode and write images while the network generates the next ones.
+
     Args:
         requests: Requests by index.
         generator: Loaded generator of the plan's checkpoint; None to load it.
     """
     write_line(describe_generation(plan))
     generator = generator or open_generator(plan.checkpoint, plan.settings)
-    pending_images: list[GeneratedImage] = []
     title = f"generate {plan.checkpoint.name} on {plan.settings.device}"
     with Progress(title, len(requests), "image") as progress:
-        for tile_indices in group_by_padded_batch([*requests], plan.settings.tile):
-            pending_images += _generate_tile(
-                generator, [requests[i] for i in tile_indices], plan.settings
-            )
-            if len(pending_images) >= batch:
-                _store_images(run, pending_images, progress)
-                pending_images = []
-        _store_images(run, pending_images, progress)
+
+        def store(sample: EncodedSample) -> None:
+            run.add_sample(sample)
+            progress.advance()
+
+        n_waiting = waiting_limit(3 * plan.settings.resolution**2, minimum=2)
+        with OrderedWriter(encode_image, store, n_waiting) as writer:
+            pending_images: list[GeneratedImage] = []
+            for tile_images in generate_images(generator, plan.settings, requests):
+                pending_images += tile_images
+                if len(pending_images) >= batch:
+                    submit_all(writer, pending_images)
+                    pending_images = []
+            submit_all(writer, pending_images)
 
 
-def _store_images(run: RunFolder, images: Sequence[GeneratedImage], progress: Progress) -> None:
-    for generated in images:
-        run.add_sample(*generated)
-    progress.advance(len(images))
+def submit_all(
+    writer: OrderedWriter[GeneratedImage, EncodedSample], images: Sequence[GeneratedImage]
+) -> None:
+    """Hand images to the writer; it raises the error of an image that could not be written."""
+    for image in images:
+        writer.submit(image)
+
+
+def encode_image(generated: GeneratedImage) -> EncodedSample:
+    """Return a generated image as the run folder stores it."""
+    return encode_sample(generated.request, generated.image, generated.reason)
+
+
+def generate_images(
+    generator: ImageGenerator, settings: Settings, requests: Mapping[int, Request]
+) -> Iterator[list[GeneratedImage]]:
+    """Yield the images of the requests, padded batch by padded batch, in ascending order.
+
+    Nothing is written, so any process can generate a part of a run.
+
+    Args:
+        requests: Requests by index.
+    """
+    for tile_indices in group_by_padded_batch([*requests], settings.tile):
+        yield _generate_tile(generator, [requests[i] for i in tile_indices], settings)
 
 
 def describe_generation(plan: Plan) -> str:

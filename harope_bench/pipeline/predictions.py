@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +21,13 @@ from harope_bench.core.errors import SampleError, StorageError
 from harope_bench.core.progress import Progress
 from harope_bench.core.schema import JudgeRecord, Plan
 from harope_bench.core.storage import sha256_bytes, write_bytes
+from harope_bench.core.threaded_work import map_in_threads, thread_count, waiting_limit
 from harope_bench.models.backbones.base import Classifier
 from harope_bench.models.load_checkpoint import open_classifier
 from harope_bench.suites.base import RealImages
 
 SHARD_SIZE = 250  # images in one file of predictions, which is what an interruption may lose
+SHARDS_AHEAD = 1  # shards whose files are in memory before they are classified
 TOP_K = 5  # classes stored for each image, the most likely first
 
 
@@ -63,11 +67,17 @@ def predict(
     classifier: Classifier | None = None
     title = f"classify {plan.checkpoint.name} on {plan.settings.device}"
     with Progress(title, count, "image") as progress:
-        for first_index in range(0, count, SHARD_SIZE):
+        parts = [
+            range(start, min(count, start + SHARD_SIZE)) for start in range(0, count, SHARD_SIZE)
+        ]
+        # A thread reads and hashes the files of the next shard while this one is classified.
+        all_bytes = map_in_threads(
+            partial(read_image_bytes, real_images), parts, SHARDS_AHEAD, min(1, thread_count())
+        )
+        for indices, image_bytes in zip(parts, all_bytes, strict=True):
             # Look for a stored shard of the same plan and the same image bytes.
-            indices = range(first_index, min(count, first_index + SHARD_SIZE))
+            first_index = indices.start
             path = shard_path(folder, first_index)
-            image_bytes = read_image_bytes(real_images, indices)
             key = shard_key(plan, judge, image_bytes.image_rows)
             shard = find_shard(path, key, image_bytes.image_rows)
             if shard is None and rescore:
@@ -186,16 +196,26 @@ def classify_images(
     side = plan.settings.resolution
     failed = dict(image_bytes.failed)
     logits: dict[int, np.ndarray] = {}
-    for batch_number in sorted({i // tile for i in image_bytes.data}):
-        # Decode the images of this batch; other rows stay black.
+
+    def decode(index: int) -> np.ndarray | SampleError:
+        try:
+            return real_images.decode(index, image_bytes.data[index], side, crop_ratio)
+        except SampleError as error:
+            return error
+
+    # Threads decode the next images while the network classifies a batch.
+    decoded_images = map_in_threads(decode, image_bytes.data, waiting_limit(3 * side * side))
+    for _, batch_indices in groupby(image_bytes.data, key=lambda index: index // tile):
+        # Collect the images of this batch; other rows stay black.
         images = np.zeros((tile, side, side, 3), dtype=np.uint8)
         decoded_indices = []
-        for i in (i for i in image_bytes.data if i // tile == batch_number):
-            try:
-                images[i % tile] = real_images.decode(i, image_bytes.data[i], side, crop_ratio)
+        for i in batch_indices:
+            image = next(decoded_images)
+            if isinstance(image, SampleError):
+                failed[i] = str(image)
+            else:
+                images[i % tile] = image
                 decoded_indices.append(i)
-            except SampleError as error:
-                failed[i] = str(error)
 
         batch_logits = classifier.classify(images)  # (tile, classes)
         for i in decoded_indices:

@@ -19,7 +19,12 @@ from PIL import Image
 from harope_bench.core.errors import BenchError, SampleError
 from harope_bench.core.schema import ImageSource, SampleRecord
 from harope_bench.core.storage import sha256_file
-from harope_bench.data.image_io import encode_png, open_image, read_image_bytes
+from harope_bench.data.image_io import (
+    SMALL_COMPRESSION,
+    encode_png,
+    open_image,
+    read_image_bytes,
+)
 from harope_bench.data.result_paths import run_folder_of
 from harope_bench.data.result_store import StoredResult, sample_set_digest
 from harope_bench.data.sample_set import SampleSet, limit_samples, open_samples
@@ -296,7 +301,7 @@ def _display_size(image: Image.Image) -> tuple[int, int]:
 
 def full_size_png(image: Image.Image) -> bytes:
     """Return an RGB image as the bytes of a PNG."""
-    return encode_png(np.asarray(image))
+    return encode_png(np.asarray(image), SMALL_COMPRESSION)
 
 
 def reduced_pixels(image: Image.Image, max_side: int) -> np.ndarray:

@@ -68,7 +68,7 @@ class FileImages:
         Raises:
             SampleError: The bytes are damaged.
         """
-        return decode_and_crop(data, self.names[index], side, crop_ratio)
+        return decode_and_crop(data, self.paths[index].name, side, crop_ratio)
 
 
 class ImageNetValSuite(ClassificationSuite):

@@ -19,7 +19,7 @@ from harope_bench.core.index_ranges import consecutive_ranges, parse_indices
 from harope_bench.core.schema import Checkpoint, Plan, Request, Settings
 from harope_bench.data import adm_npz
 from harope_bench.data.image_io import decode_image, encode_png
-from harope_bench.data.run_folder import RunFolder
+from harope_bench.data.run_folder import RunFolder, encode_sample
 from harope_bench.data.sample_set import (
     SampleSet,
     open_samples,
@@ -358,9 +358,9 @@ def run_with_a_failure(folder: Path, images: np.ndarray) -> SampleSet:
     run.tie_to_plan(Plan(checkpoint=checkpoint, suite="digits", suite_version=1, settings=settings))
     run.record_request(range(7))
     for k, image in enumerate(images):
-        run.add_sample(
-            Request(index=k, label=k), None if k == 2 else image, "broke" if k == 2 else None
-        )
+        request = Request(index=k, label=k)
+        failed_sample = encode_sample(request, None, "broke")
+        run.add_sample(failed_sample if k == 2 else encode_sample(request, image))
     return open_samples(folder)
 
 

@@ -22,7 +22,7 @@ from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, SampleError
 from harope_bench.core.schema import Result
 from harope_bench.data.image_io import encode_png
-from harope_bench.data.run_folder import RunFolder
+from harope_bench.data.run_folder import RunFolder, encode_sample
 from harope_bench.data.sample_set import SampleSet, write_adm_npz
 from harope_bench.data.shapes_scenes.layout import compose_scene, scene_rng
 from harope_bench.data.shapes_scenes.scene_images import render_scene
@@ -491,7 +491,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     for request in suite.requests(indices):
         other_index = (request.index + 1) % 67 if request.index % 7 == 0 else request.index % 67
         scene = compose_scene(caption_cases()[other_index], scene_rng("folders", request.index))
-        run.add_sample(request, render_scene(scene, 32), None)
+        run.add_sample(encode_sample(request, render_scene(scene, 32)))
     (scored,) = evaluate_prompts(run.folder, run.folder, PromptScoring("shapes"), ["geneval"])
     return World(run.folder, scored.result)
 

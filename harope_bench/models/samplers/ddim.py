@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from harope_bench.models.samplers.base import Predictor
 from harope_bench.models.samplers.ddpm import Ddpm, predict_noise, schedule
 from harope_bench.models.samplers.ddpm import leading_timesteps as leading_timesteps
-from harope_bench.models.samplers.noise import unit_noise
+from harope_bench.models.samplers.noise import step_noises
 
 
 class Ddim(Ddpm):
@@ -33,6 +33,8 @@ class Ddim(Ddpm):
         """Return images (B, ...); the step noise of a row comes from its own generator."""
         x = noise
         reverse_steps = schedule(self.alphas_cumprod, self.timesteps(steps))
+        n_noises = len(reverse_steps) - 1 if self.eta > 0 else 0
+        noises = step_noises(tuple(x.shape[1:]), generators, n_noises, x.device)
         for step in reverse_steps:
             eps, _ = predict_noise(network, x, step.time)
 
@@ -49,7 +51,7 @@ class Ddim(Ddpm):
                 + max(1 - step.alpha_cumprod_prev - sigma**2, 0.0) ** 0.5 * eps
             )
             if sigma > 0 and step is not reverse_steps[-1]:
-                x = x + sigma * unit_noise(tuple(x.shape[1:]), generators).to(x)
+                x = x + sigma * next(noises).to(x)
         return x
 
 

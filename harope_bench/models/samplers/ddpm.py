@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from harope_bench.core.errors import OptionError
 from harope_bench.models.samplers.base import Predictor, Sampler, TrainingExample
-from harope_bench.models.samplers.noise import expand_like, unit_noise
+from harope_bench.models.samplers.noise import expand_like, step_noises
 
 TRAINING_STEPS = 1000  # diffusion steps of the training process
 
@@ -219,6 +219,7 @@ class Ddpm(Sampler):
         """
         x = noise
         reverse_steps = schedule(self.alphas_cumprod, self.timesteps(steps))
+        noises = step_noises(tuple(x.shape[1:]), generators, len(reverse_steps) - 1, x.device)
         for step in reverse_steps:
             eps, fraction = predict_noise(network, x, step.time)
             mean = step.posterior_mean(step.predict_clean(x, eps), x)
@@ -226,7 +227,7 @@ class Ddpm(Sampler):
                 return mean
             log_variance = torch.as_tensor(step.log_variance(fraction), device=x.device)
             deviation = torch.exp(0.5 * log_variance)
-            x = mean + deviation * unit_noise(tuple(x.shape[1:]), generators).to(x)
+            x = mean + deviation * next(noises).to(x)
         return x
 
 
