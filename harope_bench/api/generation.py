@@ -135,16 +135,18 @@ def generate(
         PlanMismatchError: The folder belongs to another plan. The message names every field.
         GeneratorOutputError: The generator returned something else than the images asked for.
 
-    >>> import tempfile
-    >>> import numpy as np
-    >>> def gray(requests, generators):
-    ...     side = requests[0].resolution
-    ...     return np.stack([np.full((side, side, 3), 20 * r.label, np.uint8) for r in requests])
-    >>> model = Generator(gray, name="gray", version="1", batch_size=5)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     run = generate(model, "digits", count=10, out=folder)
-    ...     (run.count, next(run.images()).shape)
-    (10, (28, 28, 3))
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> def gray(requests, generators):
+        ...     side = requests[0].resolution
+        ...     shape = (side, side, 3)
+        ...     return np.stack([np.full(shape, 20 * r.label, np.uint8) for r in requests])
+        >>> model = Generator(gray, name="gray", version="1", batch_size=5)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = generate(model, "digits", count=10, out=folder)
+        ...     (run.count, next(run.images()).shape)
+        (10, (28, 28, 3))
     """
     folder = Path(out)
     check_count(count)

@@ -75,7 +75,7 @@ def compare(baseline: Path, new_runs: Path, metrics: tuple[str, ...], json_: boo
         " worse a metric may be, as a number in its unit or as a percentage of its baseline value;"
         " default '5%'. confidence: that of the interval of the difference; default 0.95."
         " on_inconclusive: what an inconclusive test counts as, pass, fail or cannot-tell; default"
-        " cannot-tell. See docs/gate.md. Default: no file, the defaults for every metric."
+        " cannot-tell. See docs/guides/gate.md. Default: no file, the defaults for every metric."
     ),
 )
 @cloup.option(

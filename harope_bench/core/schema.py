@@ -32,13 +32,14 @@ class Settings(Record):
 
     Attributes:
         resolution: Side of the image in pixels.
-        sampler, steps, guidance: Sampler, its number of steps, and the scale of classifier-free
-            guidance.
+        sampler: Name of the sampler.
+        steps: Number of its steps.
+        guidance: Scale of classifier-free guidance; 1 is no guidance.
         seed: Seed of the initial noise.
         tile: Number of images generated in one forward pass of fixed, padded size. Sample i is
             always in row i % tile, so its pixels do not depend on which others are requested.
-        device, dtype: Where and in which precision the network runs. The digest contains the device
-            without its number.
+        device: Where the network runs. The digest contains the device without its number.
+        dtype: Precision of the network.
         pos_scaling: Method for positions beyond the training grid (encodings/scaling.py).
         guidance_channels: Latent channels that are guided: the first three, as in DiT, or all.
         mu_policy: FLUX's time shift for image sizes beyond its training sizes.
@@ -110,14 +111,21 @@ class Checkpoint(Record):
     A classifier generates no images: it has no sampler, steps or guidance.
 
     Attributes:
+        name: Name, as `list checkpoints` prints it.
+        backbone: Architecture of the network.
+        encoding: Positional encoding.
         options: Options of the encoding.
         config: Sizes of the network.
-        weights: Path of the weights, sha256: their hash.
+        weights: Path of the weights.
+        sha256: Hash of the weights.
         source: Where the weights come from, as text for people.
         scale: Small model of this project ("micro") or a model of the paper ("paper").
-        suite, sampler, steps, guidance: Defaults of a run.
+        suite, sampler, steps, guidance: Default of a run.
         drawing: Defaults of further fields of Settings for generating images, by field name.
-        recipe, recipe_sha256, training_seed, training_steps: How the weights were trained.
+        recipe: Name of the recipe that the weights were trained with.
+        recipe_sha256: Hash of the recipe.
+        training_seed: Seed of the training.
+        training_steps: Number of training steps.
     """
 
     name: Name
@@ -141,7 +149,13 @@ class Checkpoint(Record):
 
 
 class Request(Record):
-    """One requested image: its index in the suite, and its class label or prompt."""
+    """One requested image.
+
+    Attributes:
+        index: Its index in the suite.
+        label: Class label, in a suite of labels.
+        prompt: Text, in a suite of prompts.
+    """
 
     index: int = Field(ge=0)
     label: int | None = None
@@ -151,7 +165,12 @@ class Request(Record):
 class Plan(FileRecord):
     """Everything that, together with its index, decides the pixels of a sample.
 
-    `preset` is the name of the set of settings that the user chose. It is not part of the digest.
+    Attributes:
+        checkpoint: The checkpoint that generates.
+        suite: Name of the suite.
+        suite_version: Version of the suite.
+        settings: How samples are generated.
+        preset: Name of the set of settings that the user chose. It is not part of the digest.
     """
 
     kind = "plan"
@@ -187,7 +206,17 @@ class Plan(FileRecord):
 
 
 class SampleRecord(Record):
-    """One line of samples.jsonl, written after the image file is complete."""
+    """One line of samples.jsonl, written after the image file is complete.
+
+    Attributes:
+        index: Index of the request.
+        file: Path of the image, relative to the run folder.
+        sha256: Hash of the image file.
+        label: Class label that was requested.
+        prompt: Prompt that was requested.
+        status: Whether the image was generated.
+        reason: Why it was not generated.
+    """
 
     index: int = Field(ge=0)
     file: str | None = None
@@ -239,9 +268,18 @@ class Measurement(Record):
     """One value of a metric with its standard error and confidence interval, or None with a reason.
 
     Attributes:
+        metric: The metric's name.
         name: The metric's name with the number of images, such as fid-50k.
-        se: Standard error. low, high: Confidence interval. interval: Its method.
+        value: The value; None if it could not be computed.
+        se: Standard error.
+        low: Lower end of the confidence interval.
+        high: Upper end of the confidence interval.
+        interval: Method of the interval.
         n_asked: Number of requested images; equals n_scored + n_failed + n_abstained.
+        n_scored: Number of images that were scored.
+        n_failed: Number of images that are missing or could not be read or annotated.
+        n_abstained: Number of images that no rule scores.
+        reason: Why the value is None.
     """
 
     metric: Name
@@ -268,9 +306,20 @@ class Measurement(Record):
 
 
 class Provenance(Record):
-    """How a record was made: package version, machine, command, and times (ISO 8601, UTC).
+    """How a record was made.
 
-    dirty: Whether the git checkout had uncommitted changes.
+    Attributes:
+        version: Version of harope-bench.
+        commit: Commit of the git checkout.
+        dirty: Whether the checkout had uncommitted changes.
+        python: Version of Python.
+        platform: Operating system and processor.
+        device: Device of the networks.
+        packages: Versions of the libraries that decide numbers.
+        flags: Settings of the libraries that decide last bits.
+        command: The command line.
+        started: Time of the start (ISO 8601, UTC).
+        finished: Time of the end (ISO 8601, UTC).
     """
 
     version: str
@@ -315,7 +364,10 @@ class JudgeRecord(Record):
     """The network that extracted features or annotated images.
 
     Attributes:
-        judge_class: Whose network it is, see JudgeClass.
+        name: Name of the judge.
+        version: Version of the judge; another one gives other features or annotations.
+        judge_class: Whose network it is: `official`, `equivalent`, `micro` or `substitute`.
+        weights_sha256: Hash of the weights.
         preprocessing: How images are resized and normalised, in words.
         model: Folder or hub id of a network that the user chose.
     """
@@ -425,25 +477,34 @@ class Result(FileRecord):
     """The measurements of one evaluator on one sample set.
 
     Attributes:
+        evaluator: Name of the evaluator.
         version: Version of the evaluator.
         profile: Implementation of the metrics that is imitated.
         rules: Official rules of the benchmark, or the corrected ones.
         parity: How closely the evaluator reproduces the official implementation.
+        scale: Scale of the numbers.
         target: Path of the run folder or of the images.
         label: Text of its row in tables, if the user gave one.
-        suite, resolution: Suite and side in pixels (square images) of a result without a plan.
+        suite: Suite of a result without a plan.
+        resolution: Side in pixels (square images) of a result without a plan.
+        plan: Plan of the run; None for images of other programs.
+        plan_digest: Digest of the plan.
         samples_sha256: Digest of the sample set.
         judge: The judge, or one record that summarises all of `judges`.
         judges: By role, if the evaluator uses several.
         judge_error_rates: By name of the judge, if measured on images with known ground truth.
         annotations_sha256: Hash of the annotations that were scored.
-        reference, reference_sha256: Name and hash of what the images are measured against.
+        reference: Name of what the images are measured against.
+        reference_sha256: Its hash.
+        measurements: The values.
         is_lenient: Whether images, answers or whole tasks may be missing (--allow-missing).
         rule_differences: Metrics whose value differs under the other set of rules. `warnings` do
             not repeat them.
+        warnings: Warnings about the images, the judge, the reference and the numbers.
         arrays_file: Name of the .npz with per-sample arrays beside the result.
         sample_scores_file: Name of the file with score and reason of each image.
         source: Location of the images if they are not in the run folder.
+        provenance: How the result was made.
     """
 
     kind = "result"
