@@ -1,4 +1,4 @@
-"""Runs of every kind that a report shows, and runs whose texts attack it, for tests in a browser."""
+"""Runs of every kind that a report shows, and runs whose texts attack it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from harope_bench.cli import main
 from harope_bench.core.chart_schema import AttentionDistanceChart, CheckpointDistances
 from harope_bench.core.json_lines import append_line
-from harope_bench.core.schema import Checkpoint, SampleRecord, make_warnings
+from harope_bench.core.schema import SampleRecord, make_warnings
 from harope_bench.core.storage import write_text
 from harope_bench.reports.chart_files import write_figure
 
