@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chromium import PHONE, SCREEN, open_folds, open_page
+from chromium import PHONE, SCREEN, open_folds, open_page, skip_or_fail
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -17,10 +17,18 @@ UNDECIDED = {"color-contrast"}
 PAGES = ("report", "leaderboard", "leaderboard, a run")
 
 
+def axe_script() -> str:
+    """Return the text of axe-core, or skip or fail."""
+    try:
+        from axe_playwright_python.base import AXE_SCRIPT
+    except ImportError:
+        skip_or_fail("axe-core is not installed; pip install 'harope-bench[browser]'")
+    return str(AXE_SCRIPT)
+
+
 def find_problems(page: Page, **options: Any) -> list[str]:
     """Return what axe-core finds, and what it cannot decide, as lines of rule and element."""
-    axe_python = pytest.importorskip("axe_playwright_python.base")
-    page.evaluate(axe_python.AXE_SCRIPT)
+    page.evaluate(axe_script())
     options["resultTypes"] = ["violations", "incomplete"]
     answer = page.evaluate("options => axe.run(document, options)", options)
     assert answer["passes"], "something was checked"
@@ -29,7 +37,9 @@ def find_problems(page: Page, **options: Any) -> list[str]:
         *(problem for problem in answer["incomplete"] if problem["id"] not in UNDECIDED),
     ]
     return [
-        f"{problem['id']}: {node['html'][:150]}" for problem in problems for node in problem["nodes"]
+        f"{problem['id']}: {node['html'][:150]}"
+        for problem in problems
+        for node in problem["nodes"]
     ]
 
 
