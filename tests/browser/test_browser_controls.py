@@ -233,7 +233,7 @@ def test_buttons_copy_the_table(browser: Browser, report: Path) -> None:
             page.locator(".first-table .copy-status", has_text="Copied").wait_for()
             texts[button.inner_text()] = page.evaluate("navigator.clipboard.readText()")
         assert list(texts) == ["Copy LaTeX", "Copy Markdown", "Copy CSV", "Copy JSON"]
-        assert r"\begin{sidewaystable" in texts["Copy LaTeX"]
+        assert r"\begin{table*}" in texts["Copy LaTeX"]
         assert texts["Copy Markdown"].startswith("**Table 2.") and "|" in texts["Copy Markdown"]
         assert "HARoPE" in texts["Copy CSV"] and json.loads(texts["Copy JSON"])
 
@@ -249,7 +249,7 @@ def test_a_copy_that_is_not_allowed_selects_the_text(browser: Browser, report: P
         page.evaluate("navigator.clipboard.writeText = async () => { throw Error() }; 0")
         page.locator(".first-table .copy button").first.click()
         page.locator(".copy-status", has_text="Selected").wait_for()
-        assert r"\begin{sidewaystable" in page.evaluate("getSelection().toString()")
+        assert r"\begin{table*}" in page.evaluate("getSelection().toString()")
 
 
 # ------------------------------------------------------------------------------ focus
