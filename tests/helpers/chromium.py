@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Request
+    from playwright.sync_api import Browser, Dialog, Page, Request
 
 VARIABLE = "HAROPE_BENCH_CHROMIUM"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -71,6 +71,10 @@ def open_page(browser: Browser, path: Path, fragment: str = "", **options: Any) 
         if not request.url.startswith(LOCAL_SCHEMES):
             problems.append(f"request of {request.url}")
 
+    def dismiss_dialog(dialog: Dialog) -> None:
+        problems.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
     context = browser.new_context(
         **{"viewport": SCREEN, "reduced_motion": "reduce", "offline": True, **options}
     )
@@ -79,7 +83,7 @@ def open_page(browser: Browser, path: Path, fragment: str = "", **options: Any) 
     page.on("request", check_request)
     page.on("console", lambda message: problems.append(f"console: {message.text}"))
     page.on("pageerror", lambda error: problems.append(f"error: {error}"))
-    page.on("dialog", lambda dialog: (problems.append("a dialog"), dialog.dismiss()))
+    page.on("dialog", dismiss_dialog)
     page.goto(path.absolute().as_uri() + fragment)
     try:
         yield page
