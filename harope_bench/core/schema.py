@@ -10,7 +10,14 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from harope_bench.core import limits
 from harope_bench.core.device import DEVICE_PATTERN, device_type
@@ -48,6 +55,9 @@ class Settings(Record):
         spacing: Which training timesteps a sampler with fewer steps uses, if not the sampler's
             default (models/samplers/ddpm.py).
         labels: Distribution of the class labels.
+        pipeline_options: Options of a library's pipeline by name: arguments of its call that are
+            no other field, such as negative_prompt, with their defaults. Records of other
+            backbones do not have the field.
     """
 
     resolution: int = Field(gt=0, le=limits.MAX_RESOLUTION)
@@ -69,6 +79,15 @@ class Settings(Record):
     fold: bool | None = None
     spacing: Literal["linspace", "leading"] | None = None
     labels: str | None = Field(default=None, pattern=r"^(uniform|balanced|file:[0-9a-f]{64})$")
+    pipeline_options: dict[str, Option] | None = None
+
+    @model_serializer(mode="wrap")
+    def _omit_absent_options(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
+        """Return the fields; plans of backbones without options keep the bytes that they had."""
+        fields: JsonObject = serialize(self)
+        if self.pipeline_options is None:
+            fields.pop("pipeline_options", None)
+        return fields
 
     @field_validator("tile")
     @classmethod
@@ -85,13 +104,14 @@ class Settings(Record):
     def sampling_text(self) -> str:
         """Return sampler, steps and guidance in words.
 
-        A classifier has no sampler. Some networks take no guidance.
+        A classifier has no sampler. Some networks take no guidance. A pipeline that is run as it is
+        has a scheduler of its own.
         """
-        if self.sampler is None:
+        if self.sampler is None and self.pipeline_options is None:
             return "no sampler"
         steps = "steps not set" if self.steps is None else f"{self.steps:,} steps"
         guidance = "no guidance" if self.guidance is None else f"guidance {self.guidance:g}"
-        return f"{self.sampler}, {steps}, {guidance}"
+        return f"{self.sampler or 'own scheduler'}, {steps}, {guidance}"
 
 
 class Checkpoint(Record):
