@@ -26,6 +26,7 @@ from harope_bench.core.record_base import FileRecord, Label, Name, Option, Recor
 
 # Sizes of a network, by the name of the parameter.
 Config = Annotated[dict[str, Option], AfterValidator(limits.validate_config)]
+REPEATABLE_KEY = "is_repeatable"  # of a config; False where one request gave different images
 # The fields of a checkpoint that go into the digest of a plan.
 DIGEST_FIELDS = ("name", "backbone", "encoding", "options", "config", "sha256")
 
@@ -148,6 +149,11 @@ class Checkpoint(Record):
     recipe_sha256: str | None = None
     training_seed: int | None = None
     training_steps: int | None = None
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Return whether equal requests give equal images; registration tests it for pipelines."""
+        return self.config.get(REPEATABLE_KEY) is not False
 
 
 class Request(Record):

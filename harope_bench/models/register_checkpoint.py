@@ -104,7 +104,7 @@ def register_checkpoint(
     """
     validate_user_name(name)
     model = find_hub_model(weights_path)
-    weights_path = resolve_shard_index(require_snapshot(model) if model else weights_path)
+    weights_path = resolve_weights_path(weights_path)
     entry = registry.list_entries("checkpoints").get(name)
     if entry is not None and entry.path != toml_path(name):
         raise NameClashError(
@@ -134,6 +134,16 @@ def find_hub_model(weights_path: Path) -> ModelId | None:
     if weights_path.exists() or weights_path.parent.is_dir():
         return None
     return parse_model_id(weights_path.as_posix())
+
+
+def resolve_weights_path(weights_path: Path) -> Path:
+    """Return the path of weights: of a model of the hub its local copy, of shards their index.
+
+    Raises:
+        MissingAssetError: The model is not in the local cache.
+    """
+    model = find_hub_model(weights_path)
+    return resolve_shard_index(weights_path if model is None else require_snapshot(model))
 
 
 def is_plain_pipeline(weights_path: Path) -> bool:

@@ -14,7 +14,7 @@ from harope_bench.core import registry
 from harope_bench.core.device import require_device
 from harope_bench.core.errors import BenchError, GeneratorOutputError, OptionError
 from harope_bench.core.record_base import Option
-from harope_bench.core.schema import Checkpoint, Request, Settings
+from harope_bench.core.schema import REPEATABLE_KEY, Checkpoint, Request, Settings
 from harope_bench.core.storage import write_text
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.base import AdapterBackbone, ImageGenerator, load_backbone
@@ -156,8 +156,6 @@ def registered_result(checkpoint: Checkpoint) -> bool | None:
     Returns:
         None if no checkpoint with this name and these settings is registered.
     """
-    from harope_bench.models.backbones.diffusers import REPEATABLE_KEY
-
     if checkpoint.name not in registry.list_entries("checkpoints"):
         return None
     try:
@@ -168,7 +166,7 @@ def registered_result(checkpoint: Checkpoint) -> bool | None:
     update = {"config": config, "weights": checkpoint.weights, "source": checkpoint.source}
     if previous.model_copy(update=update) != checkpoint or NOT_CHECKED in previous.source:
         return None
-    return bool(previous.config.get(REPEATABLE_KEY, True))
+    return previous.is_repeatable
 
 
 def with_trial(checkpoint: Checkpoint, manifest: Path, trial: Trial) -> Checkpoint:
@@ -180,8 +178,6 @@ def with_trial(checkpoint: Checkpoint, manifest: Path, trial: Trial) -> Checkpoi
     Raises:
         BenchError: The pipeline does not load or generates no image.
     """
-    from harope_bench.models.backbones.diffusers import REPEATABLE_KEY
-
     if trial.is_skipped:
         return checkpoint.model_copy(update={"source": f"{checkpoint.source} ({NOT_CHECKED})"})
     is_repeatable = registered_result(checkpoint)
@@ -240,10 +236,8 @@ def trial_settings(checkpoint: Checkpoint, trial: Trial, side: int) -> Settings:
 
 def repeatability_text(checkpoint: Checkpoint) -> str:
     """Return whether one request gives one image, in words."""
-    from harope_bench.models.backbones.diffusers import REPEATABLE_KEY
-
     if NOT_CHECKED in checkpoint.source:
         return f"{NOT_CHECKED}: no trial image was generated"
-    if checkpoint.config.get(REPEATABLE_KEY) is False:
+    if not checkpoint.is_repeatable:
         return "not repeatable: one request gave different images at registration"
     return "repeatable: a trial image again, and again after another one, had the same bits"

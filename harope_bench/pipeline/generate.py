@@ -333,6 +333,8 @@ def describe_generation(plan: Plan) -> str:
     ]
     side = settings.resolution
     texts += [f"{side} x {side} px", f"seed {settings.seed}", settings.dtype, settings.device]
+    if not checkpoint.is_repeatable:
+        texts.append("not repeatable")
     return f"{checkpoint.name}, suite {plan.suite}: {', '.join(texts)}"
 
 

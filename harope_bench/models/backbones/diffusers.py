@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CLASS_KEY = "pipeline_class"  # field of a checkpoint's config
-REPEATABLE_KEY = "is_repeatable"  # False where one request gave different images
 OFFLOAD = "enable_model_cpu_offload"  # option beside those of the call
 CLEAN_CAPTION = "clean_caption"
 CAPTION_PACKAGES = (("bs4", "beautifulsoup4"), ("ftfy", "ftfy"))  # module and package
