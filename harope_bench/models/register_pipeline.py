@@ -54,9 +54,10 @@ class Trial(NamedTuple):
 
 def has_own_backbone(folder: Path) -> bool:
     """Return whether a backbone can replace the encoding of a pipeline, as for FLUX.1 and SD3."""
-    class_name = lora_manifest.read_json_object(folder / lora_manifest.PIPELINE_INDEX).get(
-        "_class_name"
-    )
+    index_path = folder / lora_manifest.PIPELINE_INDEX
+    if not index_path.is_file():  # a modular pipeline
+        return False
+    class_name = lora_manifest.read_json_object(index_path).get("_class_name")
     for name in registry.list_names("backbones"):
         backbone = load_backbone(name)
         if isinstance(backbone, AdapterBackbone) and backbone.pipeline_class_name == class_name:
@@ -141,11 +142,10 @@ def _checked_options(call: PipelineCall, drawing: Mapping[str, Option]) -> dict[
     """Return default settings, those of the pipeline's call checked; OptionError names a wrong
     one.
     """
-    from harope_bench.models.backbones.diffusers import OFFLOAD
+    from harope_bench.models.backbones.diffusers import check_pipeline_option
 
-    is_setting = {*Settings.model_fields, OFFLOAD}
     return {
-        name: value if name in is_setting else call.check_option(name, value)
+        name: value if name in Settings.model_fields else check_pipeline_option(call, name, value)
         for name, value in drawing.items()
     }
 
@@ -178,6 +178,8 @@ def with_trial(checkpoint: Checkpoint, manifest: Path, trial: Trial) -> Checkpoi
     Raises:
         BenchError: The pipeline does not load or generates no image.
     """
+    settings = trial_settings(checkpoint, trial, TRIAL_SIDES[0])
+    load_backbone(BACKBONE).resolve_settings(checkpoint, settings)
     if trial.is_skipped:
         return checkpoint.model_copy(update={"source": f"{checkpoint.source} ({NOT_CHECKED})"})
     is_repeatable = registered_result(checkpoint)

@@ -325,11 +325,7 @@ class DiffusersPipelineBackbone(ManifestBackbone[Any]):  # Any: no network of th
         call = self.call(checkpoint)
         options = call.default_options()
         for name, value in (settings.pipeline_options or {}).items():
-            if name == OFFLOAD:
-                _check_offload(value)
-                options[name] = value
-            else:
-                options[name] = call.check_option(name, value)
+            options[name] = check_pipeline_option(call, name, value)
         _check_caption_cleaning(call, options)
         return options
 
@@ -368,10 +364,17 @@ def _check_caption_cleaning(call: PipelineCall, options: Mapping[str, Option]) -
             )
 
 
-def _check_offload(value: Option) -> None:
-    """Raise OptionError unless the value of the offload is true or false."""
+def check_pipeline_option(call: PipelineCall, name: str, value: Option) -> Option:
+    """Return the value of an option of the call, or of the offload beside it.
+
+    Raises:
+        OptionError: There is no such option, or its value is of another type.
+    """
+    if name != OFFLOAD:
+        return call.check_option(name, value)
     if not isinstance(value, bool):
         raise OptionError(f"{OFFLOAD} wants true or false, found {str(value)[:40]!r}; give one")
+    return value
 
 
 def _enable_tiling(pipe: Pipeline, checkpoint: Checkpoint) -> None:
