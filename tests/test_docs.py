@@ -17,6 +17,7 @@ PAGES = [
     "docs/design.md",
     "docs/fidelity.md",
     "docs/gate.md",
+    "docs/guides/any-diffusers-model.md",
     "docs/guides/backbone.md",
     "docs/guides/encoding.md",
     "docs/guides/evaluator.md",

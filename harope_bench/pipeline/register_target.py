@@ -11,6 +11,7 @@ from harope_bench.core.errors import (
     COMMAND_STARTS,
     BenchError,
     MissingExtraError,
+    NameClashError,
     OptionError,
     WeightsError,
 )
@@ -59,12 +60,17 @@ def register_target(
         return missing
 
     generation = options.generation
+    command = f"harope-bench register NAME --weights {target.weights}"
     try:
         register_checkpoint(
             target.name, target.weights, {}, trial=Trial(generation.device, generation.dtype)
         )
+    except NameClashError as error:
+        raise NameClashError(
+            f"{target.weights} would be registered as {target.name}, which is another checkpoint;"
+            f" evaluate that one by its name, or register the weights under another name: {command}"
+        ) from error
     except OptionError as error:
-        command = f"harope-bench register NAME --weights {target.weights}"
         raise OptionError(
             f"{target.weights} does not state everything: {error} (with: {command})"
         ) from error

@@ -2,8 +2,8 @@
 
 A target is a text: the name of a registered checkpoint, the id of a model on the Hugging Face Hub,
 or a path to a run folder, to images, to the results file of an official script, or to weights. An
-existing path takes precedence over a checkpoint of the same name. Weights and models are registered
-before they are evaluated (pipeline/register_target.py).
+existing path takes precedence over a checkpoint of the same name, unless it holds weights. Weights
+and models are registered before they are evaluated (pipeline/register_target.py).
 """
 
 from __future__ import annotations
@@ -122,8 +122,13 @@ def resolve_checkpoint(name: str, options: EvalOptions) -> Target:
 
 
 def _resolve_path(text: str, path: Path, options: EvalOptions) -> Target:
-    """Return the target of an existing file or folder."""
+    """Return the target of an existing file or folder.
+
+    A checkpoint precedes a path of the same name if the path holds weights, such as its own.
+    """
     if is_weights_path(path):
+        if text in registry.list_entries("checkpoints"):
+            return resolve_checkpoint(text, options)
         return _resolve_weights(path, options)
     plan = RunFolder(path).plan if path.is_dir() else None
     suite = options.suite or (recognise_suite(path) if plan is None else plan.suite)

@@ -25,7 +25,12 @@ from harope_bench.cli import main  # noqa: E402
 from harope_bench.core.json_lines import read_lines  # noqa: E402
 from harope_bench.data.run_folder import RunFolder  # noqa: E402
 from harope_bench.models.load_checkpoint import load_checkpoint_record  # noqa: E402
-from harope_bench.pipeline.target import checkpoint_name, is_weights_path  # noqa: E402
+from harope_bench.pipeline.target import (  # noqa: E402
+    TargetKind,
+    checkpoint_name,
+    is_weights_path,
+    resolve_target,
+)
 
 SUITES = ("geneval", "dpg-bench", "t2i-compbench")
 IMAGES = 16
@@ -148,6 +153,21 @@ def test_a_folder_that_cannot_run_is_in_the_list(
     assert "has no diffusion_pytorch_model.safetensors - copy the whole base" in output
     assert "harope-bench fetch geneval" in output
     assert len(output.strip().splitlines()) == 1
+
+
+def test_a_checkpoint_precedes_a_folder_of_its_weights(
+    library_pipeline: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(library_pipeline("sdxl"), tmp_path / "models/mine")
+    monkeypatch.chdir(tmp_path / "models")
+    words = ["register", "mine", "--weights", "mine", "--no-trial"]
+    output_of([*words, "--drawing", "negative_prompt=blurry"])
+    target = resolve_target("mine")
+    assert (target.kind, target.weights) == (TargetKind.CHECKPOINT, None)
+    # Another path of the same weights would be registered under the same name, without the option.
+    output = output_of(["eval", "../models/mine", "--with", "cost", "--suite", "geneval"], code=1)
+    assert "would be registered as mine, which is another checkpoint" in output
+    assert "harope-bench register NAME --weights ../models/mine" in output
 
 
 @pytest.mark.parametrize("target", ["no-folder/no-name", "runs/none"])
