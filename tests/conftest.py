@@ -138,6 +138,23 @@ def shared_path() -> Callable[[str], Path]:
     return find
 
 
+@pytest.fixture(scope="session")
+def library_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function that returns the folder of a tiny pipeline of diffusers, built once; it is only
+    read.
+    """
+    folders: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        import library_pipelines
+
+        if name not in folders:
+            folders[name] = library_pipelines.save(tmp_path_factory.mktemp("pipeline") / name, name)
+        return folders[name]
+
+    return folder
+
+
 @pytest.fixture
 def tiny_config() -> dict[str, int]:
     """Sizes of a DiT that draws 8 x 8 images in a millisecond."""

@@ -335,6 +335,17 @@ def generation_options(command: CommandFunction) -> CommandFunction:
             ),
         ),
         cloup.option(
+            "--drawing",
+            type=KeyValueType(),
+            multiple=True,
+            help=(
+                "Option of a diffusers pipeline that has no option of its own here, such as"
+                " negative_prompt=TEXT, true_cfg_scale=4 or max_sequence_length=256; may be"
+                " repeated. The pipeline's class decides which there are. Default: as registered"
+                " with the checkpoint; otherwise the default of the class."
+            ),
+        ),
+        cloup.option(
             "--spacing",
             type=click.Choice(["linspace", "leading"]),
             help=(

@@ -10,7 +10,14 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from harope_bench.core import limits
 from harope_bench.core.device import DEVICE_PATTERN, device_type
@@ -19,6 +26,7 @@ from harope_bench.core.record_base import FileRecord, Label, Name, Option, Recor
 
 # Sizes of a network, by the name of the parameter.
 Config = Annotated[dict[str, Option], AfterValidator(limits.validate_config)]
+REPEATABLE_KEY = "is_repeatable"  # of a config; False where one request gave different images
 # The fields of a checkpoint that go into the digest of a plan.
 DIGEST_FIELDS = ("name", "backbone", "encoding", "options", "config", "sha256")
 # Two numbers from 0 to 1, such as 0..0.9.
@@ -56,6 +64,9 @@ class Settings(Record):
         shift: Factor by which a sampler of flows shifts its times towards noise.
         diffusion: How much noise a stochastic sampler of flows adds along the way
             (models/samplers/flow_sde.py).
+        pipeline_options: Options of a library's pipeline by name: arguments of its call that are
+            no other field, such as negative_prompt, with their defaults. Records of other
+            backbones do not have the field.
     """
 
     resolution: int = Field(gt=0, le=limits.MAX_RESOLUTION)
@@ -80,6 +91,15 @@ class Settings(Record):
     guidance_interval: str | None = Field(default=None, pattern=INTERVAL_PATTERN)
     shift: float | None = Field(default=None, gt=0, le=limits.MAX_SHIFT)
     diffusion: Literal["sigma", "constant", "decreasing", "increasing-decreasing"] | None = None
+    pipeline_options: dict[str, Option] | None = None
+
+    @model_serializer(mode="wrap")
+    def _omit_absent_options(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
+        """Return the fields; plans of backbones without options keep the bytes that they had."""
+        fields: JsonObject = serialize(self)
+        if self.pipeline_options is None:
+            fields.pop("pipeline_options", None)
+        return fields
 
     @field_validator("tile")
     @classmethod
@@ -96,13 +116,14 @@ class Settings(Record):
     def sampling_text(self) -> str:
         """Return sampler, steps and guidance in words.
 
-        A classifier has no sampler. Some networks take no guidance.
+        A classifier has no sampler. Some networks take no guidance. A pipeline that is run as it is
+        has a scheduler of its own.
         """
-        if self.sampler is None:
+        if self.sampler is None and self.pipeline_options is None:
             return "no sampler"
         steps = "steps not set" if self.steps is None else f"{self.steps:,} steps"
         guidance = "no guidance" if self.guidance is None else f"guidance {self.guidance:g}"
-        return f"{self.sampler}, {steps}, {guidance}"
+        return f"{self.sampler or 'own scheduler'}, {steps}, {guidance}"
 
 
 class Checkpoint(Record):
@@ -146,6 +167,11 @@ class Checkpoint(Record):
     recipe_sha256: str | None = None
     training_seed: int | None = None
     training_steps: int | None = None
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Return whether equal requests give equal images; registration tests it for pipelines."""
+        return self.config.get(REPEATABLE_KEY) is not False
 
 
 class Request(Record):

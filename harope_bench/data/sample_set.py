@@ -62,6 +62,11 @@ class HashedImage(NamedTuple):
     decoded_image: DecodedImage
 
 
+NOT_REPEATABLE_WARNING = (
+    "images: not repeatable, one request gave different images when the checkpoint was registered"
+)
+
+
 @dataclass(frozen=True)
 class SampleSet:
     """Images that are evaluated, by index.
@@ -390,6 +395,8 @@ def _run_set(run: RunFolder, plan: Plan | None, count: int | None) -> SampleSet:
         warnings = (
             f"{REQUESTS_FILE} is missing or empty: the requested indices are those of the records",
         )
+    if plan is not None and not plan.checkpoint.is_repeatable:
+        warnings = (*warnings, NOT_REPEATABLE_WARNING)
     elif run.needs_matching_hashes:
         _check_requests_complete(run, all_records, request_ranges)
 

@@ -21,8 +21,8 @@ from harope_bench.models.backbones.base import (
     Classifier,
     ImageGenerator,
     LoadedCheckpoint,
-    load_adapter_backbone,
     load_backbone,
+    load_manifest_backbone,
 )
 
 
@@ -69,8 +69,8 @@ def open_checkpoint(checkpoint: Checkpoint, settings: Settings) -> LoadedCheckpo
     path = find_weights_path(checkpoint)
     if path.name == lora_manifest.MANIFEST:
         check_sha256(path, checkpoint.sha256)
-        adapter_backbone = load_adapter_backbone(checkpoint.backbone)
-        return adapter_backbone.open_folder(checkpoint, path, settings)
+        manifest_backbone = load_manifest_backbone(checkpoint.backbone)
+        return manifest_backbone.open_folder(checkpoint, path, settings)
 
     state_dict = load_weights(path, checkpoint.sha256)
     return load_backbone(checkpoint.backbone).open(checkpoint, state_dict, settings)
@@ -98,7 +98,15 @@ def open_classifier(checkpoint: Checkpoint, settings: Settings) -> Classifier:
     return loaded_checkpoint
 
 
-SettingValue = Option | None  # The value of a field of Settings; None is not stated.
+# The value of a field of Settings or of an option of a pipeline; None is not stated.
+SettingValue = Option | None
+
+
+def group_pipeline_options(values: Mapping[str, SettingValue]) -> dict[str, object]:
+    """Return the fields of Settings in `values`; all other names become `pipeline_options`."""
+    fields: dict[str, object] = {k: v for k, v in values.items() if k in Settings.model_fields}
+    options = {k: v for k, v in values.items() if k not in fields and v is not None}
+    return {**fields, "pipeline_options": options} if options else fields
 
 
 def validate_user_name(name: str) -> str:
@@ -137,8 +145,9 @@ def check_settings(checkpoint: Checkpoint, settings_by_name: Mapping[str, Settin
     for field, value in settings_by_name.items():
         if value is None or field in supported_settings.setting_names:
             continue
-        default_reason = f"backbone {checkpoint.backbone} does not read it"
-        reason = supported_settings.reasons.get(field, default_reason)
+        usual_reason = f"backbone {checkpoint.backbone} does not read it"
+        other_reason = supported_settings.other_reason or usual_reason
+        reason = supported_settings.reasons.get(field, other_reason)
         raise OptionError(
             f"{field} does not apply to checkpoint {checkpoint.name}: {reason};"
             f" {_advice(checkpoint, field, value)}"
@@ -159,6 +168,8 @@ def _advice(checkpoint: Checkpoint, field: str, value: SettingValue) -> str:
     if defaults.get(field) == value:
         return f"{checkpoint.name} was registered with this default, register it again without"
 
+    if field not in Settings.model_fields:
+        return f"leave --drawing {field} out"
     option = f"--{field.replace('_', '-')}"
     if field in NEUTRAL_SETTINGS:
         return (

@@ -35,6 +35,7 @@ from harope_bench.models.load_checkpoint import (
     check_settings,
     drop_neutral_settings,
     find_weights_path,
+    group_pipeline_options,
     load_checkpoint_record,
     open_generator,
 )
@@ -96,7 +97,8 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue
     }
     check_settings(checkpoint, {**defaults, **explicit})
     labels = label_policy(suite_name, plugin, _optional_text(explicit.get("labels")))
-    settings = validate_settings({**defaults, **explicit, "labels": labels})
+    values = group_pipeline_options({**defaults, **explicit, "labels": labels})
+    settings = validate_settings(values)
 
     # Reject what the sampler, the device or the network cannot do.
     settings = _drop_default_spacing(checkpoint, settings)
@@ -127,10 +129,10 @@ def _explicit_settings(
     return settings
 
 
-def validate_settings(values: Mapping[str, SettingValue]) -> Settings:
+def validate_settings(values: Mapping[str, object]) -> Settings:
     """Return validated settings; raise OptionError that names the first invalid option."""
     try:
-        return Settings(**values)
+        return Settings.model_validate(values)
     except ValidationError as error:
         raise OptionError(
             f"{validation_summary(error)}; give --{error.errors()[0]['loc'][0]} another value"
@@ -172,6 +174,8 @@ def _drop_default_spacing(checkpoint: Checkpoint, settings: Settings) -> Setting
     supported_fields = (
         load_backbone(checkpoint.backbone).supported_settings(checkpoint).setting_names
     )
+    if "sampler" not in supported_fields:  # a pipeline with a scheduler of its own
+        return settings
     values = {"sampler": settings.sampler, "steps": settings.steps, "guidance": settings.guidance}
     missing = [
         field for field, value in values.items() if field in supported_fields and value is None
@@ -358,6 +362,8 @@ def describe_generation(plan: Plan) -> str:
     ]
     side = settings.resolution
     texts += [f"{side} x {side} px", f"seed {settings.seed}", settings.dtype, settings.device]
+    if not checkpoint.is_repeatable:
+        texts.append("not repeatable")
     return f"{checkpoint.name}, suite {plan.suite}: {', '.join(texts)}"
 
 

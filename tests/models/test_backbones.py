@@ -15,7 +15,7 @@ from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, WeightsError
 from harope_bench.core.schema import Request, Settings
 from harope_bench.models.backbones import dit
-from harope_bench.models.backbones.base import AdapterBackbone, GeneratedBatch, load_backbone
+from harope_bench.models.backbones.base import GeneratedBatch, ManifestBackbone, load_backbone
 from harope_bench.testing import check_backbone
 
 B2 = {
@@ -74,7 +74,7 @@ def test_a_backbone_has_a_small_network_or_runs_a_pipeline_of_the_user(name: str
     backbone = load_backbone(name)
     if not backbone.has_weights_file:  # the network is the user's own Python object
         return
-    assert bool(backbone.example_config) != isinstance(backbone, AdapterBackbone)
+    assert bool(backbone.example_config) != isinstance(backbone, ManifestBackbone)
 
 
 @pytest.mark.parametrize("encoding", registry.list_names("encodings"))

@@ -41,7 +41,7 @@ from harope_bench.evaluators.base import load_feature_evaluator
 from harope_bench.judges.micro import digits_net, shapes_net
 from harope_bench.judges.micro.micro_extractor import MicroExtractor
 from harope_bench.judges.runners import common
-from harope_bench.models import lora_manifest
+from harope_bench.models import lora_manifest, pipeline_manifest
 from harope_bench.models.load_checkpoint import load_checkpoint_record
 from harope_bench.pipeline import reference_stats
 from harope_bench.pipeline.annotate import read_judge_record
@@ -159,6 +159,12 @@ def manifest() -> str:
     )
 
 
+def pipeline_manifest_text() -> str:
+    return pipeline_manifest.PipelineManifest(
+        id="a", pipeline_class="SanaPipeline", files={}
+    ).to_json(indent=1)
+
+
 def call_patched(owner: Any, name: str, value: Path, call: Callable[[], object]) -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, value)
@@ -229,6 +235,11 @@ FILES = {
     "a checkpoint": File("checkpoint", a_checkpoint, lambda path: load_checkpoint_record("mine")),
     "an adapter": File(
         "adapter", text_writer("manifest.json", manifest), lora_manifest.read_manifest
+    ),
+    "a pipeline": File(
+        "pipeline",
+        text_writer("manifest.json", pipeline_manifest_text),
+        pipeline_manifest.read_pipeline_manifest,
     ),
     "a receipt": File("receipt", a_receipt, lambda path: local_files.read_receipts("geneval")),
     "a list of images": File(
