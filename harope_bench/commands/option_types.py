@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -143,6 +144,21 @@ class TextType(click.ParamType):
         first_names, comma, last_name = incomplete.rpartition(",")
         matches = _matching(self.candidates(), last_name)
         return [CompletionItem(f"{first_names}{comma}{match.value}") for match in matches]
+
+
+class WeightsType(click.Path):
+    """The option type of weights: a path, or the address of an endpoint, which stays a text."""
+
+    def __init__(self) -> None:
+        """Accept paths that do not exist; their error names what is wanted."""
+        super().__init__(path_type=Path)
+
+    # Any: what click's own path takes, which differs between its versions
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return an address as a text, and every other value as a path."""
+        from harope_bench.models.endpoints.address import is_address
+
+        return value if is_address(value) else super().convert(value, param, ctx)
 
 
 class RegisteredName(TextType):

@@ -13,6 +13,7 @@ from harope_bench.commands.option_types import (
     KeyValueType,
     OwnCheckpoint,
     RegisteredName,
+    WeightsType,
 )
 from harope_bench.commands.terminal import echo
 
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 @click.argument("name")
 @cloup.option(
     "--weights",
-    type=click.Path(path_type=Path),
+    type=WeightsType(),
     required=True,
     help=(
         "One of: a .safetensors file; a torch file (.pt, .pth) with a state dict or a DiT training"
         " checkpoint; the folder of a diffusers pipeline (with model_index.json); a LoRA that"
         " diffusers or peft wrote, with --config base=FOLDER for the pipeline that it changes; or"
-        " the folder of a LoRA with a manifest of this package, which names its base and encoding."
+        " the folder of a LoRA with a manifest of this package, which names its base and encoding;"
+        " or the address of an image endpoint (http://HOST:PORT), with --config model=NAME."
     ),
 )
 @cloup.option(
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
     help=(
         "Setting of the architecture that cannot be read from the shapes of the weights: heads"
         " (attention heads), size (image side in pixels); or base=FOLDER, the pipeline of a LoRA."
+        " Of an endpoint: model, api_key_variable, negative_prompt, true_cfg_scale, is_repeatable."
         " May be repeated."
     ),
 )
@@ -132,7 +135,7 @@ if TYPE_CHECKING:
 @cloup.option("--replace", is_flag=True, help="Replace the checkpoint that is registered as NAME.")
 def register(
     name: str,
-    weights: Path,
+    weights: Path | str,
     encoding_weights: Path | None,
     backbone: str | None,
     encoding: str | None,
@@ -159,6 +162,8 @@ def register(
         --drawing vae=/models/sd-vae-ft-mse
     harope-bench register my-flux --weights lora-folder \\
         --config base=/models/FLUX.1-dev
+    harope-bench register my-server --weights http://127.0.0.1:8000 \\
+        --config model=Qwen/Qwen-Image --suite geneval
     """
     from harope_bench.core.extras import require_network_packages
 

@@ -26,14 +26,13 @@ from harope_bench.core.limits import check_maximum
 from harope_bench.core.progress import Progress, write_line
 from harope_bench.core.record_base import Option, validation_summary
 from harope_bench.core.schema import Checkpoint, Plan, Request, Settings
-from harope_bench.core.state_dicts import check_sha256
 from harope_bench.data.run_folder import RunFolder
 from harope_bench.models.backbones.base import ImageGenerator, load_backbone
 from harope_bench.models.load_checkpoint import (
     SettingValue,
     check_settings,
+    check_weights_file,
     drop_neutral_settings,
-    find_weights_path,
     load_checkpoint_record,
     open_generator,
 )
@@ -171,6 +170,8 @@ def _drop_default_spacing(checkpoint: Checkpoint, settings: Settings) -> Setting
     supported_fields = (
         load_backbone(checkpoint.backbone).supported_settings(checkpoint).setting_names
     )
+    if "sampler" not in supported_fields:
+        return settings
     values = {"sampler": settings.sampler, "steps": settings.steps, "guidance": settings.guidance}
     missing = [
         field for field, value in values.items() if field in supported_fields and value is None
@@ -230,7 +231,7 @@ def generate(
     indices = IndexRanges.from_indices(indices)
     check_checkpoint_suite(plan.checkpoint, plan.suite)
     if generator is None:
-        check_sha256(find_weights_path(plan.checkpoint), plan.checkpoint.sha256)
+        check_weights_file(plan.checkpoint)
     requests = missing_requests(plan, indices, run)
     if run.plan is not None:
         run.tie_to_plan(plan)  # a folder of another plan is rejected before a network is loaded

@@ -24,10 +24,17 @@ def check_checkpoint(name: str) -> int:
         UncheckedContractError: Its weights are missing; what needs none was checked.
         BenchError: There is no such checkpoint, or its TOML is not that of a checkpoint.
     """
+    from harope_bench.models.backbones.base import load_backbone
     from harope_bench.models.load_checkpoint import load_checkpoint_record
 
+    checkpoint = load_checkpoint_record(name)
+    if not load_backbone(checkpoint.backbone).has_weights_file:
+        raise UncheckedContractError(
+            f"checkpoint {name} is an endpoint, whose weights are unknown",
+            advice="harope-bench generate compares its canary image with the registered one",
+        )
     violations = ContractViolations(f"checkpoint {name}")
-    contract = _CheckpointContract(load_checkpoint_record(name), violations)
+    contract = _CheckpointContract(checkpoint, violations)
     return violations.run_checks(
         [
             contract.check_plugin_names,
