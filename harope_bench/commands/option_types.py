@@ -175,6 +175,17 @@ class RegisteredName(TextType):
 
         return registry.list_names(self.kind)
 
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Return the text, of `prompts:FILE` the name of its suite."""
+        text = super().convert(value, param, ctx)
+        if self.kind != "suites":
+            return text
+        from harope_bench.suites.prompt_files import resolve_suite_name
+
+        return resolve_suite_name(text)
+
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:

@@ -34,6 +34,7 @@ FileKind = Literal[
     "adapter",
     "receipt",
     "image-list",
+    "prompts",
 ]
 
 
@@ -99,6 +100,8 @@ FILE_FORMATS: Final[dict[FileKind, FileFormat]] = {
     "image-list": FileFormat(
         1, "a list of images", "convert the images again, or use that version"
     ),
+    # The prompts of a user's file, which `--suite prompts:FILE` writes into the user's home.
+    "prompts": FileFormat(1, "a list of prompts", "give --suite prompts:FILE again"),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from harope_bench.testing.contract_violations import ContractViolations
+from harope_bench.testing.contract_violations import ContractViolations, UncheckedContractError
 
 if TYPE_CHECKING:
     from pathlib import Path

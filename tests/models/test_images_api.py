@@ -5,14 +5,8 @@ Everything is on loopback; no test needs a real server, none of which was tried.
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import signal
 import socket
 import ssl
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,7 +20,7 @@ from click.testing import CliRunner
 from image_server import ImageServer, image_answer, image_bytes, pixels_of
 
 from harope_bench import cli
-from harope_bench.core.errors import BenchError, EndpointError, OptionError
+from harope_bench.core.errors import EndpointError, OptionError
 from harope_bench.core.schema import UNKNOWN_SHA256, Checkpoint, Request, Settings
 from harope_bench.core.toml_file import read_versioned_toml
 from harope_bench.data.run_folder import RunFolder
@@ -470,7 +464,7 @@ def test_an_endpoint_is_registered_with_what_is_known_of_it(
     assert checkpoint.config["is_repeatable"] is True
     assert checkpoint.config["follows_seed"] is True
     assert len(str(checkpoint.config["canary_sha256"])) == 64
-    assert [fields["seed"] for fields in server.requests][0] == server.requests[2]["seed"]
+    assert server.requests[0]["seed"] == server.requests[2]["seed"]
     assert "weights unknown" in result.output
     assert "up to date" in register(server).output
 
@@ -492,9 +486,7 @@ def test_an_endpoint_that_ignores_seeds_is_said_so(server: ImageServer, tmp_path
     server.default = lambda handler, fields: image_server.ok(handler, {**fields, "seed": 0})
     result = register(server)
     assert "ignores seeds" in result.output
-    result = run(
-        "generate", "far", "--suite", "shapes", "--seed", "1", "--out", tmp_path / "run"
-    )
+    result = run("generate", "far", "--suite", "shapes", "--seed", "1", "--out", tmp_path / "run")
     assert result.exit_code == 1
     assert "ignores seeds; leave --seed out" in result.output
 

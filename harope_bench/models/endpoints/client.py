@@ -15,7 +15,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 
@@ -163,9 +163,9 @@ class EndpointClient:
         try:
             with self._connection() as connection:
                 connection.request("POST", self.address.path, body, self._headers())
-                response = connection.getresponse()
-                self._check_status(response)
-                data = self._read_answer(response, max_bytes)
+                with closing(connection.getresponse()) as response:
+                    self._check_status(response)
+                    data = self._read_answer(response, max_bytes)
         except ssl.SSLCertVerificationError as error:
             raise self.error(
                 f"has no valid certificate ({error.verify_message})", "correct the address"
@@ -262,8 +262,9 @@ class EndpointClient:
             raise self.error(
                 f"compresses its answers ({self.message_text(encoding)})", "switch that off there"
             )
-        stated_length = parse_whole_number(response.headers.get("Content-Length") or "")
-        if stated_length is not None and stated_length > max_bytes:
+        header = response.headers.get("Content-Length")
+        stated_length = None if header is None else parse_whole_number(header)
+        if header is not None and (stated_length is None or stated_length > max_bytes):
             raise too_large
 
         chunks: list[bytes] = []
@@ -319,14 +320,17 @@ def _time_limit(open_socket: socket.socket, seconds: float) -> Iterator[None]:
     timer = threading.Timer(seconds, shut_down)
     timer.daemon = True
     timer.start()
+    too_slow = TransientFailureError(f"needs more than {seconds:g} seconds")
     try:
         yield
     except (OSError, HTTPException, TransientFailureError) as error:
         if is_over.is_set():
-            raise TransientFailureError(f"needs more than {seconds:g} seconds") from error
+            raise too_slow from error
         raise
     finally:
         timer.cancel()
+    if is_over.is_set():  # the answer ended where it was shut down
+        raise too_slow
 
 
 def _retry_after(value: str | None) -> float:

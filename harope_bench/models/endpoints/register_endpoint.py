@@ -45,7 +45,9 @@ def make_endpoint_checkpoint(name: str, address: str, fields: CheckpointFields) 
     _check_fields(fields)
     config = dict(fields.get("config", {}))
     drawing = dict(fields.get("drawing", {}))
-    size = drawing.get("resolution") or _suite_size(fields.get("suite")) or DEFAULT_SIZE
+    size = drawing.get("resolution")
+    if size is None:
+        size = _suite_size(fields.get("suite")) or DEFAULT_SIZE
     if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= MAX_RESOLUTION:
         raise OptionError(
             f"resolution is {size!r}, wanted a whole number of 1 to {MAX_RESOLUTION:,}; correct it"
