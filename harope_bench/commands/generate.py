@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     help=(
         "Suite: the labels or prompts to generate, their number and the image size; see `list"
         " suites`. Or your own prompts: prompts:FILE with a .txt, .csv or .jsonl file,"
-        " prompts:FILE,copies=4 for 4 images each. Default: the suite registered with the checkpoint."
+        " prompts:FILE,copies=4 for 4 images each. Default: the suite registered with the"
+        " checkpoint."
     ),
 )
 @generation_options

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench.core.errors import OptionError, SampleError
+from harope_bench.core.regular_file import MAX_IMAGE_BYTES
 from harope_bench.core.storage import (
     convert_os_errors,
     read_if_present,
@@ -92,7 +93,7 @@ def copy_named_images(folder: Path, names: dict[int, str]) -> NamedImages:
 def _write_copy(path: Path, data: bytes) -> None:
     """Write a copy unless it exists; raise SampleError if a file of another content does."""
     with convert_os_errors(path):
-        existing_data = read_if_present(path)
+        existing_data = read_if_present(path, MAX_IMAGE_BYTES)
         if existing_data is None:
             write_bytes(path, data)
         elif existing_data != data:

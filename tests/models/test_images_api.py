@@ -5,8 +5,13 @@ Everything is on loopback; no test needs a real server, none of which was tried.
 
 from __future__ import annotations
 
+import functools
+import os
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -35,6 +40,7 @@ from harope_bench.models.endpoints.image_requests import (
     request_image,
 )
 from harope_bench.models.load_checkpoint import load_checkpoint_record
+from harope_bench.pipeline import doctor
 
 SIDE = 8
 KEY = "sk-very-secret-0123"
@@ -52,7 +58,8 @@ def server() -> Iterator[ImageServer]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that clients would have waited between tries; nothing waits."""
     seconds: list[float] = []
-    monkeypatch.setattr(EndpointClient, "sleep", staticmethod(seconds.append))
+    client_class = functools.partial(EndpointClient, sleep=seconds.append)
+    monkeypatch.setattr(images_api, "EndpointClient", client_class)
     return seconds
 
 
@@ -542,3 +549,251 @@ def images_of(folder: Path) -> dict[int, bytes]:
         for index, record in RunFolder(folder).read_records().items()
         if record.file
     }
+
+
+def test_a_run_is_one_request_a_sample_and_its_plan_says_what_is_unknown(
+    server: ImageServer, make_prompts: Callable[..., str], tmp_path: Path
+) -> None:
+    register(server)
+    suite = make_prompts("one", "two", "three")
+    server.requests.clear()
+    result = run("generate", "far", "--suite", suite, "--steps", "7", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    canary, *requests = server.requests
+    assert [fields["prompt"] for fields in requests] == ["one", "two", "three"]
+    assert [fields["seed"] for fields in requests] == [endpoint_seed(0, i) for i in range(3)]
+    assert [fields["num_inference_steps"] for fields in requests] == [7] * 3
+    assert "num_inference_steps" not in canary  # the settings of the registration
+    plan = RunFolder(tmp_path / "run").plan
+    assert plan is not None
+    assert not plan.checkpoint.has_known_weights
+    assert plan.settings.steps == 7
+    assert plan.settings.device == "cpu"
+    images = list(images_of(tmp_path / "run").values())
+    assert images[0] == image_bytes_of(pixels_of("one", endpoint_seed(0, 0), SIDE))
+
+    # A finished run is up to date, without any request.
+    server.requests.clear()
+    assert run("generate", "far", "--suite", suite, "--steps", "7", "--out", tmp_path / "run")
+    assert server.requests == []
+
+
+def image_bytes_of(pixels: np.ndarray) -> bytes:
+    from harope_bench.data.image_io import encode_png
+
+    return encode_png(pixels)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sampler", "flow"], "sampler does not apply to checkpoint far: the server decides it"),
+        (["--dtype", "float16"], "dtype does not apply"),
+        (["--fold"], "fold does not apply"),
+    ],
+)
+def test_settings_that_no_request_has_are_rejected_before_any_request(
+    server: ImageServer,
+    make_prompts: Callable[..., str],
+    tmp_path: Path,
+    options: list[str],
+    message: str,
+) -> None:
+    register(server)
+    server.requests.clear()
+    out = tmp_path / "run"
+    result = run("generate", "far", "--suite", make_prompts("one"), *options, "--out", out)
+    assert result.exit_code == 1, result.output
+    assert message in result.output
+    assert server.requests == []
+    assert not out.exists()
+
+
+def test_a_refused_prompt_is_a_failed_sample(
+    server: ImageServer, make_prompts: Callable[..., str], tmp_path: Path
+) -> None:
+    """The canary's prompt is generated with the same settings, so the prompt is the reason."""
+    register(server)
+
+    def refuse_two(handler: Any, fields: dict[str, Any]) -> None:
+        behave = image_server.ok
+        if fields["prompt"] == "two":
+            behave = image_server.status(400, "not allowed")
+        behave(handler, fields)
+
+    server.default = refuse_two
+    suite = make_prompts("one", "two", "three")
+    result = run("generate", "far", "--suite", suite, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    records = RunFolder(tmp_path / "run").read_records()
+    assert [records[i].status for i in range(3)] == ["ok", "failed", "ok"]
+    assert "refuses the request (400): not allowed" in str(records[1].reason)
+
+
+def test_refused_settings_end_the_run(
+    server: ImageServer, make_prompts: Callable[..., str], tmp_path: Path
+) -> None:
+    register(server)
+    server.default = lambda handler, fields: (
+        image_server.ok if fields["size"] == "8x8" else image_server.status(422, "size")
+    )(handler, fields)
+    result = run(
+        *("generate", "far", "--suite", make_prompts("one"), "--resolution", "16"),
+        *("--out", tmp_path / "run"),
+    )
+    assert result.exit_code == 1
+    assert "refuses the request (422): size" in result.output
+    assert RunFolder(tmp_path / "run").read_records() == {}
+
+
+def test_another_model_behind_the_address_is_found_out(
+    server: ImageServer, make_prompts: Callable[..., str], tmp_path: Path
+) -> None:
+    register(server)
+    server.default = lambda handler, fields: image_server.ok(
+        handler, {**fields, "prompt": f"another model: {fields['prompt']}"}
+    )
+    suite = make_prompts("one")
+    result = run("generate", "far", "--suite", suite, "--out", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "no longer generates the image of its registration" in result.output
+    clash = register(server)
+    assert clash.exit_code == 1
+    assert "--replace" in clash.output
+    assert register(server, "--replace").exit_code == 0
+    result = run("generate", "far", "--suite", suite, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_run_resumes_after_its_server_failed(
+    server: ImageServer, waits: list[float], make_prompts: Callable[..., str], tmp_path: Path
+) -> None:
+    register(server)
+    suite = make_prompts("one", "two", "three", "four")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert run("generate", "far", "--suite", suite, "--out", whole).exit_code == 0
+    server.behaviours = [image_server.ok] * 3
+    server.default = image_server.status(503)
+    result = run("generate", "far", "--suite", suite, "--out", broken)
+    assert result.exit_code == 1
+    assert "finished images stay" in result.output
+    assert len(images_of(broken)) == 2  # the canary was the first request
+
+    server.default = image_server.ok
+    server.requests.clear()
+    assert run("generate", "far", "--suite", suite, "--out", broken).exit_code == 0
+    assert server.prompts[1:] == ["three", "four"]
+    assert images_of(broken) == images_of(whole)
+    assert (broken / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes()
+
+
+def test_a_killed_run_resumes_with_equal_images(
+    server: ImageServer, make_prompts: Callable[..., str], tmp_path: Path
+) -> None:
+    register(server)
+    suite = make_prompts("one", "two", "three")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run("generate", "far", "--suite", suite, "--out", whole).exit_code == 0
+    server.behaviours = [image_server.ok] * 2  # the canary and one image
+    server.default = image_server.silent(5)
+    server.requests.clear()
+    command = [sys.executable, "-m", "harope_bench", "generate", "far", "--suite", suite]
+    process = subprocess.Popen(
+        [*command, "--out", str(killed)],
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 120
+    while len(server.requests) < 3 and time.monotonic() < end:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(server.requests) == 3  # killed while it waited for the second image
+    assert len(images_of(killed)) == 1
+
+    server.default = image_server.ok
+    assert run("generate", "far", "--suite", suite, "--out", killed).exit_code == 0
+    assert images_of(killed) == images_of(whole)
+
+
+def test_no_other_address_is_contacted(
+    server: ImageServer,
+    make_prompts: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    addresses: set[Any] = set()
+    connect = socket.socket.connect
+    look_up = socket.getaddrinfo
+
+    def record_connect(self: socket.socket, address: Any) -> None:
+        addresses.add(tuple(address[:2]))
+        connect(self, address)
+
+    def record_look_up(host: Any, port: Any, *args: Any, **options: Any) -> Any:
+        addresses.add((host, port))
+        return look_up(host, port, *args, **options)
+
+    monkeypatch.setattr(socket.socket, "connect", record_connect)
+    monkeypatch.setattr(socket, "getaddrinfo", record_look_up)
+    register(server)
+    suite = make_prompts("http://example.com/a.png", "see https://example.org")
+    out = tmp_path / "run"
+    assert run("generate", "far", "--suite", suite, "--out", out).exit_code == 0
+    assert run("verify", out, "--redraw", "1").exit_code == 0
+    assert doctor._checkpoint_finding("far").status == "ok"
+    assert run("list", "checkpoints").exit_code == 0
+    assert addresses == {("127.0.0.1", server.http.server_port)}
+
+
+def test_a_run_can_be_verified_by_generating_again(
+    server: ImageServer, make_prompts: Callable[..., str], tmp_path: Path
+) -> None:
+    register(server)
+    out = tmp_path / "run"
+    run("generate", "far", "--suite", make_prompts("one", "two"), "--out", out)
+    result = run("verify", out, "--redraw", "2")
+    assert "2 samples generated again" in result.output
+    server.default = lambda handler, fields: image_server.ok(
+        handler, fields if fields["prompt"].startswith("a red") else {**fields, "seed": 1}
+    )
+    result = run("verify", out, "--redraw", "2")
+    assert result.exit_code == 3
+    assert "generated again is another image" in result.output
+
+
+def test_reports_say_that_the_weights_are_unknown(
+    server: ImageServer, make_prompts: Callable[..., str], tmp_path: Path
+) -> None:
+    register(server, "--config", "is_repeatable=false")
+    out = tmp_path / "run"
+    run("generate", "far", "--suite", make_prompts("one"), "--out", out)
+    result = run("report", out, "--out", tmp_path / "report.html")
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "report.html").read_text()
+    assert "weights unknown" in page
+    assert "not repeatable" in page
+    assert UNKNOWN_SHA256 not in page
+    assert run("report", out, "--format", "md", "--out", tmp_path / "r.md").exit_code == 0
+    markdown = (tmp_path / "r.md").read_text()
+    assert "weights unknown" in markdown
+    assert "not repeatable" in markdown
+
+
+def test_endpoints_are_told_apart_although_no_weights_are_known(server: ImageServer) -> None:
+    register(server)
+    register(server, "--config", "model=other", name="other")
+    register(server, "--config", "api_key_variable=HOME", "--replace")
+    first, second = load_checkpoint_record("far"), load_checkpoint_record("other")
+    assert first.sha256 == second.sha256 == UNKNOWN_SHA256
+    assert first.identity != second.identity
+    without_key = {k: v for k, v in first.config.items() if k != "api_key_variable"}
+    assert first.identity == first.model_copy(update={"config": without_key}).identity
+
+
+def test_a_checkpoint_with_unknown_weights_is_unchecked(server: ImageServer) -> None:
+    register(server)
+    result = run("check", "checkpoint", "far")
+    assert result.exit_code == 4
+    assert "weights are unknown" in result.output
