@@ -145,7 +145,7 @@ class Checkpoint(Record):
 
     @property
     def identity(self) -> str:
-        """Return the hash by which checkpoints of one name or another are told apart.
+        """Return the hash that distinguishes checkpoints.
 
         It is that of the weights or, where these are unknown, of all fields that decide pixels.
         """

@@ -156,8 +156,8 @@ def _store(stored_prompts: StoredPrompts) -> str:
     load_prompt_file.cache_clear()
     counts = Counter(row.prompt for row in stored_prompts.prompts)
     n_repeated = sum(count > 1 for count in counts.values())
-    repeated = f", {n_repeated:,} of them more than once" if n_repeated else ""
-    write_line(f"{stored_prompts.source}: {len(counts):,} prompts{repeated}; suite {name}")
+    repetition_text = f", {n_repeated:,} of them more than once" if n_repeated else ""
+    write_line(f"{stored_prompts.source}: {len(counts):,} prompts{repetition_text}; suite {name}")
     return name
 
 

@@ -156,7 +156,7 @@ def drip(seconds: float) -> Behaviour:
     return behave
 
 
-def silent(seconds: float) -> Behaviour:
+def stay_silent(seconds: float) -> Behaviour:
     """Say nothing for some seconds, then answer."""
 
     def behave(handler: BaseHTTPRequestHandler, fields: dict[str, Any]) -> None:

@@ -221,7 +221,7 @@ def test_a_wait_without_end_is_an_error(
 def test_a_silent_server_is_left(
     server: ImageServer, client: tuple[EndpointClient, list[float]]
 ) -> None:
-    server.default = image_server.silent(0.6)
+    server.default = image_server.stay_silent(0.6)
     limits = EndpointLimits(tries=2, connect_seconds=5, read_seconds=0.1, total_seconds=20)
     with pytest.raises(EndpointError, match="answers too slowly, in each of 2 tries"):
         request_image(replace(client[0], limits=limits), REQUEST)
@@ -240,9 +240,9 @@ def test_a_server_that_drips_is_left(
 
 
 def test_a_server_that_is_not_there_is_an_error() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as free_socket:
+        free_socket.bind(("127.0.0.1", 0))
+        port = free_socket.getsockname()[1]
     address = parse_address(f"http://127.0.0.1:{port}")
     client = EndpointClient(address, None, EndpointLimits(tries=2), lambda seconds: None)
     with pytest.raises(EndpointError, match="does not answer .*in each of 2 tries"):
@@ -252,19 +252,19 @@ def test_a_server_that_is_not_there_is_an_error() -> None:
 # ------------------------------------------------------------------------ failures that stay
 
 
-def named(text: str) -> dict[str, Any]:
+def image_text_answer(text: str) -> dict[str, Any]:
     return {"data": [{"b64_json": text}]}
 
 
 RGBA = image_bytes(np.zeros((SIDE, SIDE, 4), np.uint8))
-WRONG = {
+WRONG_ANSWERS = {
     "html": (image_server.body(b"<html>log in</html>"), "answers with '<html>log in</html>'"),
     "no object": (image_server.answer([1]), "no object"),
     "deep": (image_server.body(b"[" * 100_000), r"wanted JSON"),
     "no data": (image_server.answer({}), "no list in `data`"),
     "two": (image_server.answer({"data": [{}, {}]}), "2 entries in `data`"),
     "nothing": (image_server.answer({"data": [{}]}), "without `b64_json`"),
-    "no base64": (image_server.answer(named("%%%")), "no base64"),
+    "no base64": (image_server.answer(image_text_answer("%%%")), "no base64"),
     "gif": (
         image_server.answer(image_answer(image_bytes(pixels_of("", 0, SIDE), "GIF"))),
         "format GIF, wanted PNG, JPEG, WEBP",
@@ -292,38 +292,38 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("case", WRONG_ANSWERS)
 def test_what_stays_is_one_named_error_at_once(
     server: ImageServer, client: tuple[EndpointClient, list[float]], case: str
 ) -> None:
-    server.default, message = WRONG[case]
-    with pytest.raises(EndpointError, match=message) as caught:
+    server.default, message = WRONG_ANSWERS[case]
+    with pytest.raises(EndpointError, match=message) as error_info:
         request_image(client[0], REQUEST)
     assert len(server.requests) == 1
-    assert server.url in str(caught.value)
-    assert caught.value.advice
-    assert "\n" not in str(caught.value)
+    assert server.url in str(error_info.value)
+    assert error_info.value.advice
+    assert "\n" not in str(error_info.value)
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(
     server: ImageServer, client: tuple[EndpointClient, list[float]], code: int
 ) -> None:
-    with image_server.running_server() as other:
-        server.default = image_server.status(code, Location=other.url)
+    with image_server.running_server() as other_server:
+        server.default = image_server.status(code, Location=other_server.url)
         with pytest.raises(EndpointError, match="which is not followed"):
             request_image(client[0], REQUEST)
-        assert other.requests == []
+        assert other_server.requests == []
 
 
 def test_the_address_of_an_image_is_not_read(
     server: ImageServer, client: tuple[EndpointClient, list[float]]
 ) -> None:
-    with image_server.running_server() as other:
-        server.default = image_server.answer({"data": [{"url": f"{other.url}/image.png"}]})
+    with image_server.running_server() as other_server:
+        server.default = image_server.answer({"data": [{"url": f"{other_server.url}/image.png"}]})
         with pytest.raises(EndpointError, match="no other address is contacted"):
             request_image(client[0], REQUEST)
-        assert other.requests == []
+        assert other_server.requests == []
 
 
 def test_proxies_of_the_environment_are_not_used(
@@ -375,10 +375,10 @@ def test_an_invalid_certificate_is_not_tried_again(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_a_wrong_address_is_an_error_that_does_not_quote_it(text: str) -> None:
-    with pytest.raises(OptionError) as caught:
+    with pytest.raises(OptionError) as error_info:
         parse_address(text)
-    assert "hunter2" not in str(caught.value)
-    assert ";" in str(caught.value)
+    assert "hunter2" not in str(error_info.value)
+    assert ";" in str(error_info.value)
 
 
 @pytest.mark.parametrize(
@@ -670,21 +670,23 @@ def test_a_run_resumes_after_its_server_failed(
 ) -> None:
     register(server)
     suite = make_prompts("one", "two", "three", "four")
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert run("generate", "far", "--suite", suite, "--out", whole).exit_code == 0
+    whole_folder, broken_folder = tmp_path / "whole", tmp_path / "broken"
+    assert run("generate", "far", "--suite", suite, "--out", whole_folder).exit_code == 0
     server.behaviours = [image_server.ok] * 3
     server.default = image_server.status(503)
-    result = run("generate", "far", "--suite", suite, "--out", broken)
+    result = run("generate", "far", "--suite", suite, "--out", broken_folder)
     assert result.exit_code == 1
     assert "finished images stay" in result.output
-    assert len(images_of(broken)) == 2  # the canary was the first request
+    assert len(images_of(broken_folder)) == 2  # the canary was the first request
 
     server.default = image_server.ok
     server.requests.clear()
-    assert run("generate", "far", "--suite", suite, "--out", broken).exit_code == 0
+    assert run("generate", "far", "--suite", suite, "--out", broken_folder).exit_code == 0
     assert server.prompts[1:] == ["three", "four"]
-    assert images_of(broken) == images_of(whole)
-    assert (broken / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes()
+    assert images_of(broken_folder) == images_of(whole_folder)
+    assert (broken_folder / "samples.jsonl").read_bytes() == (
+        whole_folder / "samples.jsonl"
+    ).read_bytes()
 
 
 def test_a_killed_run_resumes_with_equal_images(
@@ -692,14 +694,14 @@ def test_a_killed_run_resumes_with_equal_images(
 ) -> None:
     register(server)
     suite = make_prompts("one", "two", "three")
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert run("generate", "far", "--suite", suite, "--out", whole).exit_code == 0
+    whole_folder, killed_folder = tmp_path / "whole", tmp_path / "killed"
+    assert run("generate", "far", "--suite", suite, "--out", whole_folder).exit_code == 0
     server.behaviours = [image_server.ok] * 2  # the canary and one image
-    server.default = image_server.silent(5)
+    server.default = image_server.stay_silent(5)
     server.requests.clear()
     command = [sys.executable, "-m", "harope_bench", "generate", "far", "--suite", suite]
     process = subprocess.Popen(
-        [*command, "--out", str(killed)],
+        [*command, "--out", str(killed_folder)],
         env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -710,11 +712,11 @@ def test_a_killed_run_resumes_with_equal_images(
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert len(server.requests) == 3  # killed while it waited for the second image
-    assert len(images_of(killed)) == 1
+    assert len(images_of(killed_folder)) == 1
 
     server.default = image_server.ok
-    assert run("generate", "far", "--suite", suite, "--out", killed).exit_code == 0
-    assert images_of(killed) == images_of(whole)
+    assert run("generate", "far", "--suite", suite, "--out", killed_folder).exit_code == 0
+    assert images_of(killed_folder) == images_of(whole_folder)
 
 
 def test_no_other_address_is_contacted(
@@ -785,11 +787,17 @@ def test_endpoints_are_told_apart_although_no_weights_are_known(server: ImageSer
     register(server)
     register(server, "--config", "model=other", name="other")
     register(server, "--config", "api_key_variable=HOME", "--replace")
-    first, second = load_checkpoint_record("far"), load_checkpoint_record("other")
-    assert first.sha256 == second.sha256 == UNKNOWN_SHA256
-    assert first.identity != second.identity
-    without_key = {k: v for k, v in first.config.items() if k != "api_key_variable"}
-    assert first.identity == first.model_copy(update={"config": without_key}).identity
+    first_checkpoint, second_checkpoint = (
+        load_checkpoint_record("far"),
+        load_checkpoint_record("other"),
+    )
+    assert first_checkpoint.sha256 == second_checkpoint.sha256 == UNKNOWN_SHA256
+    assert first_checkpoint.identity != second_checkpoint.identity
+    without_key = {k: v for k, v in first_checkpoint.config.items() if k != "api_key_variable"}
+    assert (
+        first_checkpoint.identity
+        == first_checkpoint.model_copy(update={"config": without_key}).identity
+    )
 
 
 def test_a_checkpoint_with_unknown_weights_is_unchecked(server: ImageServer) -> None:

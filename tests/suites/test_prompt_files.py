@@ -98,7 +98,7 @@ def test_a_hostile_prompt_is_a_prompt_as_it_stands(tmp_path: Path, prompt: str) 
     assert load_prompt_suite(name).case(0).prompt == prompt
 
 
-LONG = "x" * (MAX_PROMPT_LENGTH + 1)
+LONG_PROMPT = "x" * (MAX_PROMPT_LENGTH + 1)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ LONG = "x" * (MAX_PROMPT_LENGTH + 1)
     [
         ("my.txt", "\n \n", "has no prompt"),
         ("my.txt", "", "has no prompt"),
-        ("my.txt", f"a\n{LONG}\n", "line 2 has 10,001 characters, at most 10,000"),
+        ("my.txt", f"a\n{LONG_PROMPT}\n", "line 2 has 10,001 characters, at most 10,000"),
         ("my.txt", "a\x1b[31m\n", r"line 1 has the control character U\+001B"),
         ("my.txt", b"a\n\xff\xfeb\n", "line 2 is not UTF-8"),
         ("my.txt", b"a\0b", "NUL"),
@@ -132,10 +132,10 @@ def test_a_wrong_file_is_one_line_that_names_it(
     tmp_path: Path, name: str, text: str | bytes, message: str
 ) -> None:
     path = write(tmp_path, name, text)
-    with pytest.raises(BenchError, match=message) as caught:
+    with pytest.raises(BenchError, match=message) as error_info:
         resolve_suite_name(f"prompts:{path}")
-    assert "\n" not in str(caught.value)
-    assert str(path) in str(caught.value)
+    assert "\n" not in str(error_info.value)
+    assert str(path) in str(error_info.value)
 
 
 @pytest.mark.parametrize(
@@ -296,9 +296,9 @@ def test_images_have_the_names_of_the_pattern(generate_shapes: Any, tmp_path: Pa
     path = write(tmp_path, "my.csv", SHAPES)
     result = generate_shapes(path, "--pattern", "{id}_{copy}.png")
     assert result.exit_code == 0, result.output
-    named = tmp_path / "run" / "named"
+    named_folder = tmp_path / "run" / "named"
     records = RunFolder(tmp_path / "run").read_records()
-    images = {p.name: p.read_bytes() for p in named.iterdir()}
+    images = {p.name: p.read_bytes() for p in named_folder.iterdir()}
     assert sorted(images) == ["g2_0.png", "g2_1.png", "r1_0.png", "r1_1.png"]
     names = ["r1_0.png", "g2_0.png", "r1_1.png", "g2_1.png"]
     for index, name in enumerate(names):
@@ -307,10 +307,10 @@ def test_images_have_the_names_of_the_pattern(generate_shapes: Any, tmp_path: Pa
 
     # Again: nothing changes. Without a copy: it comes back. With another file there: an error.
     assert generate_shapes(path, "--pattern", "{id}_{copy}.png").exit_code == 0
-    (named / "r1_0.png").unlink()
+    (named_folder / "r1_0.png").unlink()
     assert generate_shapes(path, "--pattern", "{id}_{copy}.png").exit_code == 0
-    assert (named / "r1_0.png").read_bytes() == images["r1_0.png"]
-    (named / "r1_0.png").write_bytes(b"mine")
+    assert (named_folder / "r1_0.png").read_bytes() == images["r1_0.png"]
+    (named_folder / "r1_0.png").write_bytes(b"mine")
     result = generate_shapes(path, "--pattern", "{id}_{copy}.png")
     assert result.exit_code == 1
     assert "holds another image" in result.output
