@@ -185,7 +185,7 @@ def checkpoint_requirement(checkpoint: Checkpoint) -> UnmetRequirement | None:
     if name not in registry.list_entries("checkpoints"):
         detail = f"checkpoint {name} is not registered here"
         return UnmetRequirement("checkpoint", name, detail, command)
-    if not load_backbone(checkpoint.backbone).has_weights_file:
+    if not checkpoint.has_known_weights:  # an endpoint has no weights file
         return None
     path = find_weights_path(checkpoint)
     if not path.is_file():
