@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, PendingAnswersError
 from harope_bench.data.result_store import EvaluatedResult, set_label
 from harope_bench.data.run_folder import RunFolder
-from harope_bench.evaluators.base import AnnotationEvaluator, FeatureEvaluator, load_evaluator
+from harope_bench.evaluators.base import load_evaluator
 from harope_bench.pipeline import evaluate_prompts
 from harope_bench.pipeline.chosen_judges import chosen_feature_extractor, without_feature_extractor
 from harope_bench.pipeline.classify import classify
@@ -296,16 +295,9 @@ def check_has_evaluators(suite: str, options: EvalOptions) -> None:
     """Raise OptionError if neither the suite nor the options name an evaluator."""
     if options.evaluators or load_suite(suite).evaluators:
         return
-    evaluators = {name: load_evaluator(name) for name in registry.list_names("evaluators")}
-    names = [
-        name
-        for name, evaluator in evaluators.items()
-        if isinstance(evaluator, FeatureEvaluator)
-        or (isinstance(evaluator, AnnotationEvaluator) and evaluator.metadata_key is None)
-    ]
     raise OptionError(
         f"suite {suite} has prompts of your own and names no evaluator",
-        advice=f"give --with NAME, one that reads prompts alone: {', '.join(names)}",
+        advice="give --with NAME, such as fidelity with --judge and --reference",
     )
 
 

@@ -315,7 +315,10 @@ def _store_images(run: RunFolder, images: Sequence[GeneratedImage], progress: Pr
 
 
 def describe_generation(plan: Plan) -> str:
-    """Return checkpoint, suite and settings in one line; it marks the checkpoint's defaults."""
+    """Return checkpoint, suite and settings in one line; it marks the checkpoint's defaults.
+
+    Of an endpoint the line has the address in place of precision and device.
+    """
     settings = plan.settings
     checkpoint = plan.checkpoint
     values = [
@@ -329,7 +332,11 @@ def describe_generation(plan: Plan) -> str:
         if value is not None
     ]
     side = settings.resolution
-    texts += [f"{side} x {side} px", f"seed {settings.seed}", settings.dtype, settings.device]
+    texts += [f"{side} x {side} px", f"seed {settings.seed}"]
+    if checkpoint.has_known_weights:
+        texts += [settings.dtype, settings.device]
+    else:
+        texts.append(checkpoint.weights_text)
     return f"{checkpoint.name}, suite {plan.suite}: {', '.join(texts)}"
 
 

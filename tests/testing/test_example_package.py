@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 GUIDES = sorted((ROOT / "docs/guides").glob("*.md"))
 # Encodings come before the table, which has a row for the encoding that was trained.
 ORDER = ("encoding", "recipe", "backbone", "suite", "judge", "evaluator", "table")
+HOW_TO_PAGES = ("images-api", "prompts-of-my-own")  # tests/test_how_to_pages.py runs them
 DRIVER = ROOT / "tests/helpers/run_commands.py"
 PACKAGE_FOLDER = "my-plugins"
 REPRODUCE = "harope-bench reproduce my-table --scale micro --count 20 --out runs/my-table"
@@ -52,7 +53,7 @@ def blocks(name: str, language: str) -> list[str]:
 
 
 def test_there_is_a_guide_for_every_kind() -> None:
-    assert {path.stem for path in GUIDES} == set(ORDER)
+    assert {path.stem for path in GUIDES} == {*ORDER, *HOW_TO_PAGES}
     example_kinds = {
         tuple(line.split()[2:4]) for name in ORDER for line in command_lines(name) if is_new(line)
     }
