@@ -777,6 +777,7 @@ def test_reports_say_that_the_weights_are_unknown(
     assert "weights unknown" in page
     assert "not repeatable" in page
     assert UNKNOWN_SHA256 not in page
+    assert "decided by the server" in page
     assert run("report", out, "--format", "md", "--out", tmp_path / "r.md").exit_code == 0
     markdown = (tmp_path / "r.md").read_text()
     assert "weights unknown" in markdown
