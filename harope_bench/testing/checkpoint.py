@@ -31,7 +31,7 @@ def check_checkpoint(name: str) -> int:
     if not load_backbone(checkpoint.backbone).has_weights_file:
         raise UncheckedContractError(
             f"checkpoint {name} is an endpoint, whose weights are unknown",
-            advice="harope-bench generate compares its canary image with the registered one",
+            advice="`generate` compares its canary image with the registered one",
         )
     violations = ContractViolations(f"checkpoint {name}")
     contract = _CheckpointContract(checkpoint, violations)
