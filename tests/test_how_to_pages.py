@@ -49,4 +49,5 @@ def test_a_page_has_numbered_steps_and_files(name: str) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_no_line_of_a_page_is_longer_than_those_of_other_pages(name: str) -> None:
     prose = re.sub(r"^```.*?^```$", "", page_text(name), flags=re.M | re.S)
-    assert max(map(len, prose.splitlines())) <= 140
+    lines = [line for line in prose.splitlines() if not line.startswith("|")]  # rows do not break
+    assert max(map(len, lines)) <= 140
