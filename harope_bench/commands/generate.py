@@ -132,4 +132,4 @@ def generate(
     )
     if names:
         named_images = copy_named_images(out, names)
-        echo(f"{named_images.folder}: {named_images.count:,} images")
+        echo(f"{named_images.folder}: {named_images.image_count:,} images")

@@ -26,7 +26,7 @@ class NamedImages(NamedTuple):
     """The folder of the copies, and how many of them it has."""
 
     folder: Path
-    count: int
+    image_count: int
 
 
 def image_names(pattern: str, suite_name: str, indices: Sequence[int]) -> dict[int, str]:
