@@ -69,6 +69,7 @@ FILES_AND_WORDS = {
     "test_generators",
     "test_geneval_layout",
     "test_house",
+    "test_images_api",
     "test_interface",
     "test_judge_base",
     "test_leaderboards",

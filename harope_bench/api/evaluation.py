@@ -44,6 +44,7 @@ from harope_bench.pipeline.target import resolve_target
 from harope_bench.reports.result_rows import RESULT_COLUMNS, measurement_rows
 from harope_bench.suites.base import load_suite
 from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
+from harope_bench.suites.prompt_files import resolve_suite_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -208,7 +209,7 @@ def evaluate(
     """
     check_count(count)
     options = EvalOptions(
-        suite=suite,
+        suite=None if suite is None else resolve_suite_name(suite),
         reference=None if reference is None else Path(reference),
         profiles=parse_profiles(profile if isinstance(profile, str | None) else ",".join(profile)),
         rules=rules,

@@ -40,6 +40,7 @@ from harope_bench.pipeline.generate import (
     validate_settings,
 )
 from harope_bench.suites.base import load_suite
+from harope_bench.suites.prompt_files import resolve_suite_name
 
 SHOWN_IMAGES = 8  # images that a notebook shows of a run
 
@@ -121,7 +122,8 @@ def generate(
     Args:
         generator: Name of a registered checkpoint, a `Generator`, or a loaded diffusers
             pipeline.
-        suite: Name of the suite. None takes the checkpoint's default; a Python generator has none.
+        suite: Name of the suite, or `prompts:FILE` for prompts of your own. None takes the
+            checkpoint's default; a Python generator has none.
         out: The run folder. It is tied to the plan.
         count: Number of samples. None takes the suite's number.
         batch: Samples generated between two writes; it changes no pixel.
@@ -150,6 +152,7 @@ def generate(
     """
     folder = Path(out)
     check_count(count)
+    suite = None if suite is None else resolve_suite_name(suite)
     overrides = generation_options(settings).overrides()
     if isinstance(generator, str):
         require_torch("generation with a checkpoint")

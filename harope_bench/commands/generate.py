@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     metavar="NAME",
     help=(
         "Suite: the labels or prompts to generate, their number and the image size; see `list"
-        " suites`. Default: the suite registered with the checkpoint."
+        " suites`. Or your own prompts: prompts:FILE with a .txt, .csv or .jsonl file,"
+        " prompts:FILE,copies=4 for 4 images each. Default: the suite registered with the"
+        " checkpoint."
     ),
 )
 @generation_options
@@ -66,6 +68,15 @@ if TYPE_CHECKING:
     help="Run folder to write: the images, their records and the settings (plan.json).",
 )
 @cloup.option(
+    "--pattern",
+    metavar="PATTERN",
+    help=(
+        "For prompts: also write the images to FOLDER/named under names like '{id}_{copy}.png'."
+        " Placeholders: {id}, {prompt}, {prompt_index}, {copy}, {index}; a number may have leading"
+        " zeros, as {index:06d}."
+    ),
+)
+@cloup.option(
     "--dry-run",
     is_flag=True,
     help="Print the settings and the number of samples that are not generated yet, then stop.",
@@ -77,6 +88,7 @@ def generate(
     count: int | None,
     indices: list[int] | None,
     out: Path,
+    pattern: str | None,
     dry_run: bool,
     generation: GenerationOptions,
 ) -> None:
@@ -89,6 +101,8 @@ def generate(
     \b
     harope-bench generate digits-harope --suite digits --count 500 \\
         --out runs/harope
+    harope-bench generate my-flux --suite prompts:my.csv,copies=4 \\
+        --pattern '{id}_{copy}.png' --out runs/my-prompts
     """
     from harope_bench.core.extras import require_network_packages
 
@@ -96,9 +110,11 @@ def generate(
 
     from harope_bench.data.run_folder import RunFolder
     from harope_bench.pipeline.generate import generate, make_plan, missing_requests
+    from harope_bench.pipeline.named_images import copy_named_images, image_names
 
     plan = make_plan(checkpoint, suite, generation.overrides())
     sample_indices = select_indices(plan.suite, count, indices)
+    names = image_names(pattern, plan.suite, sample_indices) if pattern is not None else {}
     if dry_run:
         missing = missing_requests(plan, sample_indices, RunFolder(out))
         summary = {
@@ -114,3 +130,6 @@ def generate(
         f"{generation_summary.folder}: {generation_summary.n_requested:,} requested,"
         f" {generation_summary.n_generated:,} generated, {generation_summary.n_failed:,} failed"
     )
+    if names:
+        named_images = copy_named_images(out, names)
+        echo(f"{named_images.folder}: {named_images.image_count:,} images")

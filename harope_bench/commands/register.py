@@ -13,6 +13,7 @@ from harope_bench.commands.option_types import (
     KeyValueType,
     OwnCheckpoint,
     RegisteredName,
+    WeightsType,
 )
 from harope_bench.commands.options import device_option
 from harope_bench.commands.terminal import echo
@@ -25,15 +26,16 @@ if TYPE_CHECKING:
 @click.argument("name")
 @cloup.option(
     "--weights",
-    type=click.Path(path_type=Path),
+    type=WeightsType(),
     required=True,
     help=(
         "One of: a .safetensors file; a torch file (.pt, .pth) with a state dict or a DiT training"
         " checkpoint; the folder of a diffusers pipeline (with model_index.json), or its id on the"
         " Hugging Face Hub, OWNER/NAME or OWNER/NAME@REVISION, if it is in the local cache (`fetch"
         " hub:OWNER/NAME` brings it); a LoRA that diffusers or peft wrote, with --config"
-        " base=FOLDER for the pipeline that it changes; or the folder of a LoRA with a manifest of"
-        " this package, which names its base and encoding."
+        " base=FOLDER for the pipeline that it changes; the folder of a LoRA with a manifest of"
+        " this package, which names its base and encoding; or the address of an image endpoint"
+        " (http://HOST:PORT), with --config model=NAME."
     ),
 )
 @cloup.option(
@@ -76,7 +78,8 @@ if TYPE_CHECKING:
     help=(
         "Setting of the architecture that cannot be read from the shapes of the weights: heads"
         " (attention heads), size (image side in pixels), family (sit or repa for weights with the"
-        " keys of DiT); or base=FOLDER, the pipeline of a LoRA. May be repeated."
+        " keys of DiT); or base=FOLDER, the pipeline of a LoRA. Of an endpoint: model,"
+        " api_key_variable, negative_prompt, true_cfg_scale, is_repeatable. May be repeated."
     ),
 )
 @cloup.option(
@@ -150,7 +153,7 @@ if TYPE_CHECKING:
 @cloup.option("--replace", is_flag=True, help="Replace the checkpoint that is registered as NAME.")
 def register(
     name: str,
-    weights: Path,
+    weights: Path | str,
     encoding_weights: Path | None,
     backbone: str | None,
     encoding: str | None,
@@ -181,6 +184,8 @@ def register(
         --config base=/models/FLUX.1-dev
     harope-bench register qwen --weights Qwen/Qwen-Image \\
         --drawing true_cfg_scale=4 --drawing negative_prompt=blurry
+    harope-bench register my-server --weights http://127.0.0.1:8000 \\
+        --config model=Qwen/Qwen-Image --suite geneval
     """
     from harope_bench.core.extras import require_network_packages
 

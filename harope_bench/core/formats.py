@@ -35,6 +35,7 @@ FileKind = Literal[
     "pipeline",
     "receipt",
     "image-list",
+    "prompts",
 ]
 
 
@@ -104,6 +105,8 @@ FILE_FORMATS: Final[dict[FileKind, FileFormat]] = {
     "image-list": FileFormat(
         1, "a list of images", "convert the images again, or use that version"
     ),
+    # The prompts of a user's file, which `--suite prompts:FILE` writes into the user's home.
+    "prompts": FileFormat(1, "a list of prompts", "give --suite prompts:FILE again"),
 }
 
 

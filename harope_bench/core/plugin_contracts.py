@@ -75,9 +75,11 @@ class SuiteContract:
             from the task or from the first request.
         parent_suite: Suite of which this one contains whole categories. Its numbers share the
             columns of that suite.
+        resolution: Side of an image, in pixels.
     """
 
     task: Task = "generate"
+    resolution: int
     requested_conditioning: Conditioning | None = None
     parent_suite: str | None = None
 

@@ -31,6 +31,11 @@ REPEATABLE_KEY = "is_repeatable"  # of a config; False where one request gave di
 DIGEST_FIELDS = ("name", "backbone", "encoding", "options", "config", "sha256")
 # Two numbers from 0 to 1, such as 0..0.9.
 INTERVAL_PATTERN = r"^(0(\.\d{1,9})?|1(\.0{1,9})?)\.\.(0(\.\d{1,9})?|1(\.0{1,9})?)$"
+# Entries of a config that decide no pixel: the folder of the base model, which the manifest's hash
+# identifies, and the environment variable of an API key.
+API_KEY_VARIABLE = "api_key_variable"
+NEUTRAL_CONFIG_KEYS = ("base", API_KEY_VARIABLE)
+UNKNOWN_SHA256 = "0" * 64  # recorded where the hash of weights is unknown
 
 
 class Settings(Record):
@@ -119,11 +124,14 @@ class Settings(Record):
         A classifier has no sampler. Some networks take no guidance. A pipeline that is run as it is
         has a scheduler of its own.
         """
-        if self.sampler is None and self.pipeline_options is None:
+        numbers = (self.steps, self.guidance)
+        if self.sampler is None and self.pipeline_options is None and numbers == (None, None):
             return "no sampler"
+        unnamed = "sampler not stated" if self.pipeline_options is None else "own scheduler"
+        sampler = self.sampler or unnamed
         steps = "steps not set" if self.steps is None else f"{self.steps:,} steps"
         guidance = "no guidance" if self.guidance is None else f"guidance {self.guidance:g}"
-        return f"{self.sampler or 'own scheduler'}, {steps}, {guidance}"
+        return f"{sampler}, {steps}, {guidance}"
 
 
 class Checkpoint(Record):
@@ -137,8 +145,8 @@ class Checkpoint(Record):
         encoding: Positional encoding.
         options: Options of the encoding.
         config: Sizes of the network.
-        weights: Path of the weights.
-        sha256: Hash of the weights.
+        weights: Path of the weights, sha256: their hash. For an image endpoint the address of its
+            server, and UNKNOWN_SHA256.
         source: Where the weights come from, as text for people.
         scale: Small model of this project ("micro") or a model of the paper ("paper").
         suite, sampler, steps, guidance: Default of a run.
@@ -172,6 +180,36 @@ class Checkpoint(Record):
     def is_repeatable(self) -> bool:
         """Return whether equal requests give equal images; registration tests it for pipelines."""
         return self.config.get(REPEATABLE_KEY) is not False
+
+    @property
+    def has_known_weights(self) -> bool:
+        """Return whether the weights have a hash."""
+        return self.sha256 != UNKNOWN_SHA256
+
+    @property
+    def identity(self) -> str:
+        """Return the hash that distinguishes checkpoints.
+
+        It is that of the weights or, where these are unknown, of all fields that decide pixels.
+        """
+        if self.has_known_weights:
+            return self.sha256
+        fields = self.model_dump(mode="json", include=set(DIGEST_FIELDS))
+        fields["config"] = drop_neutral_config(fields["config"])
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def weights_text(self) -> str:
+        """Return the start of the hash of the weights, or in words that they are unknown."""
+        if self.has_known_weights:
+            return f"weights {self.sha256[:12]}"
+        repeats = ", not repeatable" if not self.is_repeatable else ""
+        return f"weights unknown, {self.weights}{repeats}"
+
+
+def drop_neutral_config(config: JsonObject) -> JsonObject:
+    """Return a config without the entries that decide no pixel."""
+    return {key: value for key, value in config.items() if key not in NEUTRAL_CONFIG_KEYS}
 
 
 class Request(Record):
@@ -220,8 +258,7 @@ class Plan(FileRecord):
         fields["settings"] = settings
 
         fields["checkpoint"] = {name: fields["checkpoint"][name] for name in DIGEST_FIELDS}
-        # The base model is identified by its hash, which the adapter's manifest contains.
-        fields["checkpoint"]["config"].pop("base", None)
+        fields["checkpoint"]["config"] = drop_neutral_config(fields["checkpoint"]["config"])
         del fields["preset"]  # a name for the settings, which are in the digest themselves
         return fields
 
@@ -361,7 +398,6 @@ class Provenance(Record):
     finished: str
 
 
-UNKNOWN_SHA256 = "0" * 64  # recorded for a judge whose weights' hash is unknown
 NO_JUDGE = "none"  # name of the JudgeRecord of a result that needed no judge
 # Whose network a judge is: the paper's ("official"), the same weights and preprocessing in other
 # code ("equivalent"), a small one ("micro") or another one ("substitute").

@@ -66,6 +66,9 @@ def open_checkpoint(checkpoint: Checkpoint, settings: Settings) -> LoadedCheckpo
 
     The hash of the weights is checked, and they are loaded strictly.
     """
+    backbone = load_backbone(checkpoint.backbone)
+    if not backbone.has_weights_file:
+        return backbone.open(checkpoint, {}, settings)
     path = find_weights_path(checkpoint)
     if path.name == lora_manifest.MANIFEST:
         check_sha256(path, checkpoint.sha256)
@@ -73,7 +76,16 @@ def open_checkpoint(checkpoint: Checkpoint, settings: Settings) -> LoadedCheckpo
         return manifest_backbone.open_folder(checkpoint, path, settings)
 
     state_dict = load_weights(path, checkpoint.sha256)
-    return load_backbone(checkpoint.backbone).open(checkpoint, state_dict, settings)
+    return backbone.open(checkpoint, state_dict, settings)
+
+
+def check_weights_file(checkpoint: Checkpoint) -> None:
+    """Raise WeightsError unless a checkpoint's weights file is there and has its hash.
+
+    The checkpoint of an endpoint has no such file.
+    """
+    if load_backbone(checkpoint.backbone).has_weights_file:
+        check_sha256(find_weights_path(checkpoint), checkpoint.sha256)
 
 
 def open_generator(checkpoint: Checkpoint, settings: Settings) -> ImageGenerator:

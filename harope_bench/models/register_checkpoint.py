@@ -35,6 +35,10 @@ from harope_bench.models.checkpoint_folder import (
     toml_path,
     write_registration,
 )
+from harope_bench.models.endpoints.register_endpoint import (
+    endpoint_lines,
+    make_endpoint_checkpoint,
+)
 from harope_bench.models.load_checkpoint import (
     SettingValue,
     check_settings,
@@ -64,7 +68,7 @@ SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
 
 def register(
     name: str,
-    weights_path: Path,
+    weights_path: Path | str,
     user_fields: CheckpointFields,
     encoding_path: Path | None = None,
     replace: bool = False,
@@ -75,7 +79,7 @@ def register(
 
 def register_checkpoint(
     name: str,
-    weights_path: Path,
+    weights_path: Path | str,
     user_fields: CheckpointFields,
     encoding_path: Path | None = None,
     replace: bool = False,
@@ -90,7 +94,8 @@ def register_checkpoint(
     Args:
         weights: A file of weights, an adapter folder, the folder of a pipeline, or a LoRA without
             manifest (a file, or a folder with one). For the last, a manifest and a copy are
-            written into the user's home.
+            written into the user's home. A text is the address of an image endpoint, which
+            generates three images at once.
         user_fields: Fields of Checkpoint that the user states; None is not stated.
         encoding_weights: Weights of the encoding, for a LoRA without manifest alone.
         replace: Replace another checkpoint of the user with this name.
@@ -103,13 +108,17 @@ def register_checkpoint(
         OptionError: A needed field is not stated, or the user's fields contradict the file.
     """
     validate_user_name(name)
-    model = find_hub_model(weights_path)
-    weights_path = resolve_weights_path(weights_path)
     entry = registry.list_entries("checkpoints").get(name)
     if entry is not None and entry.path != toml_path(name):
         raise NameClashError(
             f"checkpoint {name!r} is registered already ({entry.origin}); choose another name"
         )
+    if isinstance(weights_path, str):
+        checkpoint = make_endpoint_checkpoint(name, weights_path, drop_empty_fields(user_fields))
+        return write_registration(checkpoint, replace)
+    _require_address(weights_path, user_fields)
+    model = find_hub_model(weights_path)
+    weights_path = resolve_weights_path(weights_path)
     try:
         if is_plain_pipeline(weights_path):
             title = weights_path.resolve().name if model is None else model.repository
@@ -180,6 +189,16 @@ def _register_pipeline(
         _check(checkpoint)
         checkpoint = register_pipeline.with_trial(checkpoint, manifest, trial)
         return write_registration(checkpoint, replace, scratch)
+
+
+def _require_address(weights_path: Path, user_fields: CheckpointFields) -> None:
+    """Raise OptionError for the path of a file where a backbone needs an address."""
+    backbone = user_fields.get("backbone")
+    if backbone is not None and not load_backbone(backbone).has_weights_file:
+        raise OptionError(
+            f"backbone {backbone} has no weights file, found {weights_path}; give the address of"
+            " an image endpoint (http://HOST:PORT) to images-api, or leave --backbone out"
+        )
 
 
 def unregister_checkpoint(name: str) -> Path:
@@ -402,7 +421,10 @@ def description_lines(checkpoint: Checkpoint) -> tuple[str, ...]:
     They state prediction type and sampling, then conditioning, resolution and encoding, then the
     entry of the file that contains the network, if there is one.
     """
-    description = load_backbone(checkpoint.backbone).describe_network(checkpoint)
+    backbone = load_backbone(checkpoint.backbone)
+    if not backbone.has_weights_file:
+        return endpoint_lines(checkpoint)
+    description = backbone.describe_network(checkpoint)
 
     sampling = ""
     if checkpoint.sampler or checkpoint.steps:

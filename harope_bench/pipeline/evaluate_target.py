@@ -274,6 +274,7 @@ def score_prompts(target: Target, options: EvalOptions) -> list[EvaluatedResult]
     """Score images of prompts: first with evaluators of annotations, then of features."""
     suite = str(target.suite)
     count = options.count
+    check_has_evaluators(suite, options)
     scoring = prompt_scoring(options, suite)
     is_generated = target.kind in CHECKPOINTS
 
@@ -299,6 +300,16 @@ def score_prompts(target: Target, options: EvalOptions) -> list[EvaluatedResult]
     if feature_evaluators:
         results += evaluate_profiles(target.path, target.out, scorings, feature_evaluators, count)
     return results
+
+
+def check_has_evaluators(suite: str, options: EvalOptions) -> None:
+    """Raise OptionError if neither the suite nor the options name an evaluator."""
+    if options.evaluators or load_suite(suite).evaluators:
+        return
+    raise OptionError(
+        f"suite {suite} has prompts of your own and names no evaluator",
+        advice="give --with NAME, such as fidelity with --judge and --reference",
+    )
 
 
 def import_results(target: Target, options: EvalOptions) -> list[EvaluatedResult]:

@@ -26,15 +26,14 @@ from harope_bench.core.limits import check_maximum
 from harope_bench.core.progress import Progress, write_line
 from harope_bench.core.record_base import Option, validation_summary
 from harope_bench.core.schema import Checkpoint, Plan, Request, Settings
-from harope_bench.core.state_dicts import check_sha256
 from harope_bench.core.threaded_work import OrderedWriter, waiting_limit
 from harope_bench.data.run_folder import EncodedSample, RunFolder, encode_sample
 from harope_bench.models.backbones.base import ImageGenerator, load_backbone
 from harope_bench.models.load_checkpoint import (
     SettingValue,
     check_settings,
+    check_weights_file,
     drop_neutral_settings,
-    find_weights_path,
     group_pipeline_options,
     load_checkpoint_record,
     open_generator,
@@ -235,7 +234,7 @@ def generate(
     indices = IndexRanges.from_indices(indices)
     check_checkpoint_suite(plan.checkpoint, plan.suite)
     if generator is None:
-        check_sha256(find_weights_path(plan.checkpoint), plan.checkpoint.sha256)
+        check_weights_file(plan.checkpoint)
     requests = missing_requests(plan, indices, run)
     if run.plan is not None:
         run.tie_to_plan(plan)  # a folder of another plan is rejected before a network is loaded
@@ -347,7 +346,10 @@ def generate_images(
 
 
 def describe_generation(plan: Plan) -> str:
-    """Return checkpoint, suite and settings in one line; it marks the checkpoint's defaults."""
+    """Return checkpoint, suite and settings in one line; it marks the checkpoint's defaults.
+
+    Of an endpoint the line has the address in place of precision and device.
+    """
     settings = plan.settings
     checkpoint = plan.checkpoint
     values = [
@@ -361,9 +363,12 @@ def describe_generation(plan: Plan) -> str:
         if value is not None
     ]
     side = settings.resolution
-    texts += [f"{side} x {side} px", f"seed {settings.seed}", settings.dtype, settings.device]
-    if not checkpoint.is_repeatable:
-        texts.append("not repeatable")
+    texts += [f"{side} x {side} px", f"seed {settings.seed}"]
+    if checkpoint.has_known_weights:
+        texts += [settings.dtype, settings.device]
+        texts += [] if checkpoint.is_repeatable else ["not repeatable"]
+    else:
+        texts.append(checkpoint.weights_text)
     return f"{checkpoint.name}, suite {plan.suite}: {', '.join(texts)}"
 
 

@@ -186,6 +186,8 @@ def checkpoint_requirement(checkpoint: Checkpoint) -> UnmetRequirement | None:
     if name not in registry.list_entries("checkpoints"):
         detail = f"checkpoint {name} is not registered here"
         return UnmetRequirement("checkpoint", name, detail, command)
+    if not checkpoint.has_known_weights:  # an endpoint has no weights file
+        return None
     path = find_weights_path(checkpoint)
     if not path.is_file():
         detail = f"weights {path} of checkpoint {name} are missing"

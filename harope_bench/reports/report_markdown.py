@@ -238,8 +238,8 @@ def _run_line(run: ReportedRun) -> str:
     checkpoint = run.plan.checkpoint
     settings = run.plan.settings
     return "- " + escape_markdown(
-        f"{run.id}: {checkpoint.name} ({checkpoint.encoding} on {checkpoint.backbone}, weights"
-        f" {checkpoint.sha256[:12]}), {settings.resolution} px, {settings.sampling_text}, seed"
+        f"{run.id}: {checkpoint.name} ({checkpoint.encoding} on {checkpoint.backbone},"
+        f" {checkpoint.weights_text}), {settings.resolution} px, {settings.sampling_text}, seed"
         f" {settings.seed}; {evaluators}"
     )
 

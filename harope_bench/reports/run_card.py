@@ -12,6 +12,8 @@ from harope_bench.reports.runs import ReportedRun
 
 FieldTexts = dict[str, str]
 NOT_RECORDED = "not recorded"
+UNKNOWN_WEIGHTS = "weights unknown"
+SERVER_SETTING = "decided by the server"
 CHECKPOINT_GROUP = "Checkpoint"
 GENERATION_GROUP = "Generation"
 EVALUATION_GROUP = "Evaluation by"
@@ -148,6 +150,9 @@ def run_fields(run: ReportedRun) -> FieldTexts:
         plan = run.plan.model_dump(mode="json")
         # digest_fields leaves out settings that do not apply to the backbone
         plan["settings"] = run.plan.digest_fields()["settings"]
+        if not run.plan.checkpoint.has_known_weights:
+            plan["checkpoint"]["sha256"] = UNKNOWN_WEIGHTS
+            plan["settings"] |= dict.fromkeys(("device", "dtype"), SERVER_SETTING)
         fields |= _flatten_fields(prefix="", value=plan)
         fields["plan digest"] = run.plan.digest
     if run.samples:

@@ -157,7 +157,7 @@ def _check_method(path: Path, runs: Sequence[RunResults]) -> None:
             f"{path} holds runs of several methods ({encodings}); give one run, or the training"
             " seeds of one method"
         )
-    if len({checkpoint.sha256 for checkpoint in checkpoints}) < len(checkpoints):
+    if len({checkpoint.identity for checkpoint in checkpoints}) < len(checkpoints):
         raise OptionError(
             f"{path} holds two runs of the same weights; training seeds have different weights,"
             " give one run folder"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from harope_bench.testing.contract_violations import ContractViolations
+from harope_bench.testing.contract_violations import ContractViolations, UncheckedContractError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,10 +24,17 @@ def check_checkpoint(name: str) -> int:
         UncheckedContractError: Its weights are missing; what needs none was checked.
         BenchError: There is no such checkpoint, or its TOML is not that of a checkpoint.
     """
+    from harope_bench.models.backbones.base import load_backbone
     from harope_bench.models.load_checkpoint import load_checkpoint_record
 
+    checkpoint = load_checkpoint_record(name)
+    if not load_backbone(checkpoint.backbone).has_weights_file:
+        raise UncheckedContractError(
+            f"checkpoint {name} is an endpoint, whose weights are unknown",
+            advice="`generate` compares its canary image with the registered one",
+        )
     violations = ContractViolations(f"checkpoint {name}")
-    contract = _CheckpointContract(load_checkpoint_record(name), violations)
+    contract = _CheckpointContract(checkpoint, violations)
     return violations.run_checks(
         [
             contract.check_plugin_names,

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 # Words of examples that need weights, prompts or hours that a test does not have.
 NOT_RUN = (
     "my-flux",  # FLUX.1-dev
+    "my-server",  # an image endpoint
     "dit-harope",  # weights of a DiT on latents
     "results.jsonl",  # GenEval's prompts
     "--to geneval",

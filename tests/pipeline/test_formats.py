@@ -51,6 +51,8 @@ from harope_bench.reports.runs import read_runs
 from harope_bench.statistics.gate import baseline
 from harope_bench.suites import digits
 from harope_bench.suites.official_layouts.file_list import open_recorded_images
+from harope_bench.suites.prompt_files import StoredPrompts, load_prompt_file
+from harope_bench.suites.prompt_rows import PromptRow
 from harope_bench.training.loop import Trainer
 from harope_bench.training.recipe import Schedule
 
@@ -128,6 +130,12 @@ def a_checkpoint(folder: Path) -> Path:
         ),
     )
     return path
+
+
+PROMPTS = StoredPrompts(
+    source="my.txt", sha256="ab" * 32, copies=1, prompts=(PromptRow(id="0", prompt="a dog"),)
+)
+PROMPT_FIELDS = PROMPTS.model_dump(mode="json")
 
 
 def a_receipt(folder: Path) -> Path:
@@ -248,6 +256,11 @@ FILES = {
         lambda path: open_recorded_images(
             path.parent, registry.load_by_name("suites", "shapes"), "shapes"
         ),
+    ),
+    "prompts": File(
+        "prompts",
+        text_writer(f"{PROMPTS.name}.json", lambda: versioned_json_text("prompts", PROMPT_FIELDS)),
+        lambda path: load_prompt_file.__wrapped__(path),
     ),
 }
 
