@@ -21,7 +21,8 @@ from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, MissingVaeError, OptionError, WeightsError
 from harope_bench.core.schema import Settings
 from harope_bench.core.state_dicts import load_weights
-from harope_bench.models.backbones import dit_keys
+from harope_bench.models.backbones import dit_keys, latents
+from harope_bench.models.backbones.dit import DitImageGenerator, to_uint8
 from harope_bench.models.backbones.sampler_generator import guidance_scales
 from harope_bench.models.load_checkpoint import load_checkpoint_record
 from harope_bench.models.register_checkpoint import description_lines, register
@@ -80,11 +81,12 @@ def official_state(family: str) -> dict[str, Tensor]:
 
 def register_file(path: Path, name: str = "f", **fields: Any) -> Any:
     """The registered record of a file."""
-    register(name, path, {"drawing": {"tile": 2}, **fields})
+    user_fields: Any = {"drawing": {"tile": 2}, **fields}
+    register(name, path, user_fields)
     return load_checkpoint_record(name)
 
 
-CONFIGS = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "sit": {"family": "sit", "heads": HEADS},
     "lightningdit-plain": {},
     "jit": {"context_start": 1},
@@ -163,6 +165,7 @@ def by_hand(state: dict[str, Tensor], x: Tensor, time: Tensor, labels: Tensor) -
     hidden_time = F.silu(layer(state, "t_embedder.mlp.0", torch.stack(waves, -1)))
     c = F.silu(layer(state, "t_embedder.mlp.2", hidden_time) + y)[:, None]
     context = 0
+    parts: tuple[Tensor, ...]
     for i in range(2):
         if i == 1 and "in_context_posemb" in state:
             extra = y[:, None] + state["in_context_posemb"]
@@ -243,7 +246,8 @@ def test_the_published_sampling_of_each_family(tmp_path: Path) -> None:
         (tmp_path / family).mkdir()
         state = official_state(family)
         torch.save(state, tmp_path / family / "f.pt")
-        register(family, tmp_path / family / "f.pt", {"config": CONFIGS.get(family, {})})
+        config = dict(CONFIGS.get(family, {}))
+        register(family, tmp_path / family / "f.pt", {"config": config})
         record = load_checkpoint_record(family)
         found[family] = (record.sampler, record.steps, record.guidance)
     assert found == {
@@ -253,6 +257,8 @@ def test_the_published_sampling_of_each_family(tmp_path: Path) -> None:
         "jit": ("flow-heun", 50, 3.0),
     }
     assert load_checkpoint_record("lightningdit").drawing["shift"] == pytest.approx(10 / 3)
+    assert load_checkpoint_record("lightningdit").drawing["guidance_channels"] == "3"
+    assert load_checkpoint_record("repa").drawing["guidance_channels"] == "all"
 
 
 def test_training_arguments_tell_sit_from_repa(tmp_path: Path) -> None:
@@ -423,7 +429,8 @@ def test_an_autoencoder_of_other_latents_is_named(tmp_path: Path) -> None:
 
 def test_guidance_acts_inside_of_its_interval_row_by_row() -> None:
     times = torch.tensor([0.0, 299.9, 300.0, 700.0, 1000.0])
-    assert guidance_scales(times, 3.0, "0.3..0.7").tolist() == [1, 1, 3, 1, 1]
+    assert guidance_scales(times, 3.0, "0.3..0.7").tolist() == [1, 1, 3, 3, 1]
+    assert guidance_scales(times, 3.0, "0..0.6999").tolist() == [3, 3, 3, 1, 1]
     assert guidance_scales(times, 3.0, "0..1").tolist() == [3] * 5
     assert guidance_scales(times, 3.0, None).tolist() == [3] * 5
 
@@ -438,5 +445,38 @@ def test_a_setting_that_a_sampler_does_not_have_is_rejected(tmp_path: Path) -> N
     with pytest.raises(OptionError, match="guidance_interval"):
         make_plan("f", "digits", {**overrides, "guidance_interval": "0..2"})
     plan = make_plan("f", "digits", overrides)
-    assert plan.settings.guidance_interval == "0..0.9"
+    assert plan.settings.guidance_interval == "0..0.8999"
     assert load_sampler("flow-heun").network_calls(50) == 99
+
+
+# ------------------------------------------------------------------------------- latents to pixels
+
+
+class Copier:
+    """An autoencoder that shows three channels of its latents."""
+
+    class config:
+        latents_mean = (1.0, 2.0, 3.0, 4.0)
+        latents_std = (0.5, 1.0, 2.0, 4.0)
+        scaling_factor = 0.5
+
+    def decode(self, latents: Tensor) -> Any:
+        return argparse.Namespace(sample=latents[:, :3])
+
+
+def test_normalised_latents_get_their_mean_and_deviation_back() -> None:
+    latents_given = torch.tensor([[1.0, -1.0, 0.5, 0.0], [0.0, 0.0, 0.0, 9.0]])[..., None, None]
+    normalised = latents.Decoder(Copier(), is_normalised=True)(latents_given)
+    assert normalised.flatten(1).tolist() == [[1.5, 1.0, 4.0], [1.0, 2.0, 3.0]]
+    assert latents.Decoder(Copier())(latents_given).flatten(1).tolist()[0] == [2.0, -2.0, 1.0]
+
+
+def test_repas_levels_are_rounded_down_and_the_others_to_the_nearest() -> None:
+    pixels = torch.tensor([-1.0, 0.0, 0.3, 0.999, 1.0]).view(1, 1, 1, 5)
+    for family in ("repa", "sit"):
+        network = PLUGIN.build("ape", {}, {**SIZES, "latent": True, "family": family})
+        generator = DitImageGenerator(network, torch.device("cpu"), torch.float32)
+        levels = to_uint8(generator.decode(pixels))[0, 0, :, 0].tolist()
+        exact = (255 * (pixels.double() + 1) / 2).flatten()
+        rounded = exact.floor() if family == "repa" else (exact + 0.5).floor()
+        assert levels == rounded.clamp(0, 255).int().tolist()
