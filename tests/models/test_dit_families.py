@@ -71,12 +71,21 @@ def official_state(family: str) -> dict[str, Tensor]:
         for layer, shape in enumerate([(32, 48), (32, 32), (7, 32)]):
             state[f"projectors.0.{2 * layer}.weight"] = torch.randn(shape)
             state[f"projectors.0.{2 * layer}.bias"] = torch.randn(shape[0])
-    if family.startswith("lightningdit") or family == "jit":
+    if family.startswith("lightningdit"):
         state["feat_rope.freqs_cos"], state["feat_rope.freqs_sin"] = rope_tables(4)
-    if family == "jit":
-        tables = rope_tables(4, context=5)
-        state["feat_rope_incontext.freqs_cos"], state["feat_rope_incontext.freqs_sin"] = tables
     return state
+
+
+def with_jits_rope(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """JiT's file with the tables that its code computes; some copies of the code save them."""
+    cos, sin = rope_tables(4)
+    context_cos, context_sin = rope_tables(4, context=5)
+    return {
+        **state,
+        **{"feat_rope.freqs_cos": cos, "feat_rope.freqs_sin": sin},
+        "feat_rope_incontext.freqs_cos": context_cos,
+        "feat_rope_incontext.freqs_sin": context_sin,
+    }
 
 
 def register_file(path: Path, name: str = "f", **fields: Any) -> Any:
@@ -196,10 +205,10 @@ def velocity_by_hand(family: str, state: dict[str, Tensor], x: Tensor) -> Tensor
     fraction = TIMES / 1000
     if family == "repa":
         return by_hand(state, x, fraction, LABELS)
-    output = by_hand(state, x, 1 - fraction, LABELS)
     if family == "jit":
+        output = by_hand(with_jits_rope(state), x, 1 - fraction, LABELS)
         return (x - output) / fraction.clamp(min=0.05)[:, None, None, None]
-    return -output[:, :4]
+    return -by_hand(state, x, 1 - fraction, LABELS)[:, :4]
 
 
 @pytest.mark.parametrize("family", list(PARTS))
@@ -218,6 +227,13 @@ def test_an_official_file_computes_what_its_authors_network_computes(
     )
     assert record.config["family"] == family.removesuffix("-plain")
     assert record.encoding == ("ape" if family in ("sit", "repa") else "rope-axial")
+
+
+def test_a_file_of_jit_with_tables_is_the_same_network(tmp_path: Path) -> None:
+    record, state = register_family(tmp_path, "jit")
+    torch.save(with_jits_rope(state), tmp_path / "t.pt")
+    other = register_file(tmp_path / "t.pt", "t", config=CONFIGS["jit"])
+    assert other.config == record.config and other.encoding == record.encoding == "rope-axial"
 
 
 @pytest.mark.parametrize("family", ["lightningdit", "jit"])

@@ -45,7 +45,7 @@ PUBLISHED_TABLES: dict[FamilyName, tuple[str, ...]] = {
     "dit": ("pos_embed",),
     "repa": ("pos_embed", PROJECTOR_PREFIX),
     "lightningdit": ("pos_embed", "feat_rope.freqs_cos", "feat_rope.freqs_sin"),
-    "jit": ("pos_embed", "feat_rope.freqs_cos", "feat_rope.freqs_sin"),
+    "jit": ("pos_embed",),
 }
 
 
