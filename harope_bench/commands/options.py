@@ -358,9 +358,8 @@ def generation_options(command: CommandFunction) -> CommandFunction:
             "--guidance-interval",
             metavar="LOW..HIGH",
             help=(
-                "Times at which guidance acts, from 0 (image) to 1 (noise), such as 0..0.7. HIGH"
-                " itself is outside unless it is 1. Default: as registered with the checkpoint;"
-                " otherwise all times."
+                "Times at which guidance acts, from 0 (image) to 1 (noise), such as 0..0.7."
+                " Default: as registered with the checkpoint; otherwise all times."
             ),
         ),
         cloup.option(

@@ -64,8 +64,8 @@ class Settings(Record):
         spacing: Which training timesteps a sampler with fewer steps uses, if not the sampler's
             default (models/samplers/ddpm.py).
         labels: Distribution of the class labels.
-        guidance_interval: "LOW..HIGH": guidance acts where LOW <= t < HIGH. t is 0 at the image and
-            1 at pure noise, which HIGH = 1 includes.
+        guidance_interval: "LOW..HIGH": guidance acts where LOW <= t <= HIGH; t is 0 at the image
+            and 1 at pure noise.
         shift: Factor by which a sampler of flows shifts its times towards noise.
         diffusion: How much noise a stochastic sampler of flows adds along the way
             (models/samplers/flow_sde.py).

@@ -314,11 +314,12 @@ def _register_file(name: str, weights_path: Path, user_fields: CheckpointFields)
     # Fields that are not stated are taken from the published network.
     published_defaults = backbone.published_defaults(fields["config"], user_fields)
     fields["config"] = {**published_defaults.pop("config", {}), **fields["config"]}
-    file_drawing = (note if note else default_fields).get("drawing", {})
+    detected_drawing = {} if note else default_fields.get("drawing", {})
     fields["drawing"] = validate_default_settings(
         {
+            **detected_drawing,
             **published_defaults.get("drawing", {}),
-            **file_drawing,
+            **note.get("drawing", {}),
             **user_fields.get("drawing", {}),
         }
     )

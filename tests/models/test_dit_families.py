@@ -21,7 +21,8 @@ from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, MissingVaeError, OptionError, WeightsError
 from harope_bench.core.schema import Settings
 from harope_bench.core.state_dicts import load_weights
-from harope_bench.models.backbones import dit_keys
+from harope_bench.models.backbones import dit_keys, latents
+from harope_bench.models.backbones.dit import DitImageGenerator, to_uint8
 from harope_bench.models.backbones.sampler_generator import guidance_scales
 from harope_bench.models.load_checkpoint import load_checkpoint_record
 from harope_bench.models.register_checkpoint import description_lines, register
@@ -70,21 +71,31 @@ def official_state(family: str) -> dict[str, Tensor]:
         for layer, shape in enumerate([(32, 48), (32, 32), (7, 32)]):
             state[f"projectors.0.{2 * layer}.weight"] = torch.randn(shape)
             state[f"projectors.0.{2 * layer}.bias"] = torch.randn(shape[0])
-    if family.startswith("lightningdit") or family == "jit":
+    if family.startswith("lightningdit"):
         state["feat_rope.freqs_cos"], state["feat_rope.freqs_sin"] = rope_tables(4)
-    if family == "jit":
-        tables = rope_tables(4, context=5)
-        state["feat_rope_incontext.freqs_cos"], state["feat_rope_incontext.freqs_sin"] = tables
     return state
+
+
+def with_jits_rope(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """JiT's file with the tables that its code computes; some copies of the code save them."""
+    cos, sin = rope_tables(4)
+    context_cos, context_sin = rope_tables(4, context=5)
+    return {
+        **state,
+        **{"feat_rope.freqs_cos": cos, "feat_rope.freqs_sin": sin},
+        "feat_rope_incontext.freqs_cos": context_cos,
+        "feat_rope_incontext.freqs_sin": context_sin,
+    }
 
 
 def register_file(path: Path, name: str = "f", **fields: Any) -> Any:
     """The registered record of a file."""
-    register(name, path, {"drawing": {"tile": 2}, **fields})
+    user_fields: Any = {"drawing": {"tile": 2}, **fields}
+    register(name, path, user_fields)
     return load_checkpoint_record(name)
 
 
-CONFIGS = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "sit": {"family": "sit", "heads": HEADS},
     "lightningdit-plain": {},
     "jit": {"context_start": 1},
@@ -114,8 +125,8 @@ def norm(state: dict[str, Tensor], name: str, x: Tensor, eps: float = 1e-6) -> T
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    swapped = torch.stack((-x[..., 1::2], x[..., 0::2]), -1).flatten(-2)
-    return x * cos + swapped * sin
+    turned_channels = torch.stack((-x[..., 1::2], x[..., 0::2]), -1).flatten(-2)
+    return x * cos + turned_channels * sin
 
 
 def attention(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
@@ -163,24 +174,28 @@ def by_hand(state: dict[str, Tensor], x: Tensor, time: Tensor, labels: Tensor) -
     hidden_time = F.silu(layer(state, "t_embedder.mlp.0", torch.stack(waves, -1)))
     c = F.silu(layer(state, "t_embedder.mlp.2", hidden_time) + y)[:, None]
     context = 0
+    parts: tuple[Tensor, ...]
     for i in range(2):
         if i == 1 and "in_context_posemb" in state:
-            extra = y[:, None] + state["in_context_posemb"]
-            context, tokens = extra.shape[1], torch.cat((extra, tokens), 1)
+            context_embeddings = y[:, None] + state["in_context_posemb"]
+            context, tokens = (
+                context_embeddings.shape[1],
+                torch.cat((context_embeddings, tokens), 1),
+            )
         modulation = layer(state, f"blocks.{i}.adaLN_modulation.1", c)
         if modulation.shape[-1] == 4 * 48:
             a, b, d, e = modulation.chunk(4, -1)
             parts = (torch.zeros_like(a), a, b, torch.zeros_like(a), d, e)
         else:
             parts = modulation.chunk(6, -1)
-        inner = norm(state, f"blocks.{i}.norm1", tokens) * (1 + parts[1]) + parts[0]
-        tokens = tokens + parts[2] * attention(state, f"blocks.{i}.attn", inner)
-        inner = norm(state, f"blocks.{i}.norm2", tokens) * (1 + parts[4]) + parts[3]
-        tokens = tokens + parts[5] * mlp(state, f"blocks.{i}.mlp", inner)
+        branch_input = norm(state, f"blocks.{i}.norm1", tokens) * (1 + parts[1]) + parts[0]
+        tokens = tokens + parts[2] * attention(state, f"blocks.{i}.attn", branch_input)
+        branch_input = norm(state, f"blocks.{i}.norm2", tokens) * (1 + parts[4]) + parts[3]
+        tokens = tokens + parts[5] * mlp(state, f"blocks.{i}.mlp", branch_input)
     tokens = tokens[:, context:]
     shift, scale = layer(state, "final_layer.adaLN_modulation.1", c).chunk(2, -1)
-    inner = norm(state, "final_layer.norm_final", tokens) * (1 + scale) + shift
-    out = layer(state, "final_layer.linear", inner).unflatten(-1, (2, 2, -1))
+    branch_input = norm(state, "final_layer.norm_final", tokens) * (1 + scale) + shift
+    out = layer(state, "final_layer.linear", branch_input).unflatten(-1, (2, 2, -1))
     picture = torch.zeros(len(x), out.shape[-1], x.shape[2], x.shape[3])
     for token in range(side * side):
         i, j = 2 * (token // side), 2 * (token % side)
@@ -193,10 +208,10 @@ def velocity_by_hand(family: str, state: dict[str, Tensor], x: Tensor) -> Tensor
     fraction = TIMES / 1000
     if family == "repa":
         return by_hand(state, x, fraction, LABELS)
-    output = by_hand(state, x, 1 - fraction, LABELS)
     if family == "jit":
+        output = by_hand(with_jits_rope(state), x, 1 - fraction, LABELS)
         return (x - output) / fraction.clamp(min=0.05)[:, None, None, None]
-    return -output[:, :4]
+    return -by_hand(state, x, 1 - fraction, LABELS)[:, :4]
 
 
 @pytest.mark.parametrize("family", list(PARTS))
@@ -215,6 +230,16 @@ def test_an_official_file_computes_what_its_authors_network_computes(
     )
     assert record.config["family"] == family.removesuffix("-plain")
     assert record.encoding == ("ape" if family in ("sit", "repa") else "rope-axial")
+
+
+def test_a_file_of_jit_with_tables_is_the_same_network(tmp_path: Path) -> None:
+    record, state = register_family(tmp_path, "jit")
+    torch.save(with_jits_rope(state), tmp_path / "t.pt")
+    other_record = register_file(tmp_path / "t.pt", "t", config=CONFIGS["jit"])
+    assert (
+        other_record.config == record.config
+        and other_record.encoding == record.encoding == "rope-axial"
+    )
 
 
 @pytest.mark.parametrize("family", ["lightningdit", "jit"])
@@ -238,21 +263,24 @@ def test_another_encoding_can_be_trained_in_a_family_and_starts_as_its_rope(fami
 
 
 def test_the_published_sampling_of_each_family(tmp_path: Path) -> None:
-    found = {}
+    sampling = {}
     for family in ("sit", "repa", "lightningdit", "jit"):
         (tmp_path / family).mkdir()
         state = official_state(family)
         torch.save(state, tmp_path / family / "f.pt")
-        register(family, tmp_path / family / "f.pt", {"config": CONFIGS.get(family, {})})
+        config = dict(CONFIGS.get(family, {}))
+        register(family, tmp_path / family / "f.pt", {"config": config})
         record = load_checkpoint_record(family)
-        found[family] = (record.sampler, record.steps, record.guidance)
-    assert found == {
+        sampling[family] = (record.sampler, record.steps, record.guidance)
+    assert sampling == {
         "sit": ("flow-sde", 250, 1.5),
         "repa": ("flow-sde", 250, 1.8),
         "lightningdit": ("flow", 249, 10.0),
         "jit": ("flow-heun", 50, 3.0),
     }
     assert load_checkpoint_record("lightningdit").drawing["shift"] == pytest.approx(10 / 3)
+    assert load_checkpoint_record("lightningdit").drawing["guidance_channels"] == "3"
+    assert load_checkpoint_record("repa").drawing["guidance_channels"] == "all"
 
 
 def test_training_arguments_tell_sit_from_repa(tmp_path: Path) -> None:
@@ -269,9 +297,9 @@ def test_training_arguments_tell_sit_from_repa(tmp_path: Path) -> None:
         {"model": "JiT-H/32", "img_size": 512, "class_num": 1000, "noise_scale": 2.0}
     )
     assert (jit["size"], jit["heads"], jit["noise_scale"]) == (512, 16, 2.0)
-    for wrong in ({"path_type": "GVP"}, {"prediction": "score"}):
+    for wrong_argument in ({"path_type": "GVP"}, {"prediction": "score"}):
         with pytest.raises(WeightsError, match="which no sampler here supports"):
-            PLUGIN.config_from_training_args({**args, **wrong})
+            PLUGIN.config_from_training_args({**args, **wrong_argument})
 
 
 def test_repas_projections_are_set_aside_and_said(tmp_path: Path) -> None:
@@ -283,24 +311,32 @@ def test_repas_projections_are_set_aside_and_said(tmp_path: Path) -> None:
 
 def test_older_files_of_repa_number_their_blocks_anew(tmp_path: Path) -> None:
     state = official_state("repa")
-    old = {key.replace("blocks.1.", "decoder_blocks.0."): value for key, value in state.items()}
-    assert old.keys() != state.keys()
-    torch.save(old, tmp_path / "last.pt")
+    old_state = {
+        key.replace("blocks.1.", "decoder_blocks.0."): value for key, value in state.items()
+    }
+    assert old_state.keys() != state.keys()
+    torch.save(old_state, tmp_path / "last.pt")
     record = register_file(tmp_path / "last.pt")
     assert record.config["depth"] == 2
 
 
 def test_jits_first_average_is_taken(tmp_path: Path) -> None:
     state = {f"net.{key}": value for key, value in official_state("jit").items()}
-    other = {key: value + 1 for key, value in state.items()}
+    plain_state = {key: value + 1 for key, value in state.items()}
     args = argparse.Namespace(noise_scale=1.0, class_num=10)
     torch.save(
-        {"model": other, "model_ema1": state, "model_ema2": other, "epoch": 1, "args": args},
+        {
+            "model": plain_state,
+            "model_ema1": state,
+            "model_ema2": plain_state,
+            "epoch": 1,
+            "args": args,
+        },
         tmp_path / "checkpoint-last.pth",
     )
     register_file(tmp_path / "checkpoint-last.pth", config=CONFIGS["jit"])
-    loaded = load_weights(tmp_path / "checkpoint-last.pth")
-    assert torch.equal(loaded["in_context_posemb"], state["net.in_context_posemb"])
+    loaded_state = load_weights(tmp_path / "checkpoint-last.pth")
+    assert torch.equal(loaded_state["in_context_posemb"], state["net.in_context_posemb"])
 
 
 def test_jit_at_512_pixels_starts_with_twice_the_noise(tmp_path: Path) -> None:
@@ -364,9 +400,11 @@ def check_error(path: Path, message: str, **fields: Any) -> None:
 
 def test_missing_and_unexpected_keys_are_one_line_with_the_nearest_family(tmp_path: Path) -> None:
     state = official_state("lightningdit")
-    broken = {key: value for key, value in state.items() if not key.startswith("blocks.1.mlp")}
-    broken.update({f"blocks.1.mlp.fc{i}.weight": torch.zeros(1) for i in range(1, 6)})
-    torch.save(broken, tmp_path / "a.pt")
+    broken_state = {
+        key: value for key, value in state.items() if not key.startswith("blocks.1.mlp")
+    }
+    broken_state.update({f"blocks.1.mlp.fc{i}.weight": torch.zeros(1) for i in range(1, 6)})
+    torch.save(broken_state, tmp_path / "a.pt")
     check_error(
         tmp_path / "a.pt",
         r"missing blocks.1.mlp.w12.bias, blocks.1.mlp.w12.weight, blocks.1.mlp.w3.bias and 1 more;"
@@ -401,8 +439,10 @@ def test_a_sampler_of_noise_is_rejected(tmp_path: Path) -> None:
 
 def test_an_autoencoder_of_other_latents_is_named(tmp_path: Path) -> None:
     state = official_state("lightningdit")
-    wide = state_of({**SIZES, **PARTS["lightningdit"], "channels": 32}, "rope-axial")
-    state.update({key: wide[key] for key in wide if key.startswith(("x_emb", "final_layer.lin"))})
+    wide_state = state_of({**SIZES, **PARTS["lightningdit"], "channels": 32}, "rope-axial")
+    state.update(
+        {key: wide_state[key] for key in wide_state if key.startswith(("x_emb", "final_layer.lin"))}
+    )
     torch.save(state, tmp_path / "a.pt")
     record = register_file(tmp_path / "a.pt", name="wide", suite="digits")
     assert (record.config["latent_scale"], record.config["channels"]) == (16, 32)
@@ -423,7 +463,8 @@ def test_an_autoencoder_of_other_latents_is_named(tmp_path: Path) -> None:
 
 def test_guidance_acts_inside_of_its_interval_row_by_row() -> None:
     times = torch.tensor([0.0, 299.9, 300.0, 700.0, 1000.0])
-    assert guidance_scales(times, 3.0, "0.3..0.7").tolist() == [1, 1, 3, 1, 1]
+    assert guidance_scales(times, 3.0, "0.3..0.7").tolist() == [1, 1, 3, 3, 1]
+    assert guidance_scales(times, 3.0, "0..0.6999").tolist() == [3, 3, 3, 1, 1]
     assert guidance_scales(times, 3.0, "0..1").tolist() == [3] * 5
     assert guidance_scales(times, 3.0, None).tolist() == [3] * 5
 
@@ -438,5 +479,38 @@ def test_a_setting_that_a_sampler_does_not_have_is_rejected(tmp_path: Path) -> N
     with pytest.raises(OptionError, match="guidance_interval"):
         make_plan("f", "digits", {**overrides, "guidance_interval": "0..2"})
     plan = make_plan("f", "digits", overrides)
-    assert plan.settings.guidance_interval == "0..0.9"
+    assert plan.settings.guidance_interval == "0..0.8999"
     assert load_sampler("flow-heun").network_calls(50) == 99
+
+
+# ------------------------------------------------------------------------------- latents to pixels
+
+
+class Copier:
+    """An autoencoder that shows three channels of its latents."""
+
+    class config:
+        latents_mean = (1.0, 2.0, 3.0, 4.0)
+        latents_std = (0.5, 1.0, 2.0, 4.0)
+        scaling_factor = 0.5
+
+    def decode(self, latents: Tensor) -> Any:
+        return argparse.Namespace(sample=latents[:, :3])
+
+
+def test_normalised_latents_get_their_mean_and_deviation_back() -> None:
+    latents_given = torch.tensor([[1.0, -1.0, 0.5, 0.0], [0.0, 0.0, 0.0, 9.0]])[..., None, None]
+    pixel_values = latents.Decoder(Copier(), is_normalised=True)(latents_given)
+    assert pixel_values.flatten(1).tolist() == [[1.5, 1.0, 4.0], [1.0, 2.0, 3.0]]
+    assert latents.Decoder(Copier())(latents_given).flatten(1).tolist()[0] == [2.0, -2.0, 1.0]
+
+
+def test_repas_levels_are_rounded_down_and_the_others_to_the_nearest() -> None:
+    pixels = torch.tensor([-1.0, 0.0, 0.3, 0.999, 1.0]).view(1, 1, 1, 5)
+    for family in ("repa", "sit"):
+        network = PLUGIN.build("ape", {}, {**SIZES, "latent": True, "family": family})
+        generator = DitImageGenerator(network, torch.device("cpu"), torch.float32)
+        levels = to_uint8(generator.decode(pixels))[0, 0, :, 0].tolist()
+        exact_levels = (255 * (pixels.double() + 1) / 2).flatten()
+        expected_levels = exact_levels.floor() if family == "repa" else (exact_levels + 0.5).floor()
+        assert levels == expected_levels.clamp(0, 255).int().tolist()

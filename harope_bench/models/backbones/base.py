@@ -201,11 +201,7 @@ class Backbone(BackboneContract, Generic[NetworkT]):
     def build(
         self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]
     ) -> NetworkT:
-        """Return a freshly initialised network.
-
-        Raises:
-            OptionError: An option or a size is wrong; the message names it.
-        """
+        """Return a freshly initialised network; OptionError names a wrong option or size."""
         raise MissingMemberError(self, "build")
 
     def detect_fields(self, state_dict: Mapping[str, Tensor]) -> DetectedFields | None:
@@ -245,10 +241,7 @@ class Backbone(BackboneContract, Generic[NetworkT]):
         return dict(state_dict)
 
     def load(self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor]) -> NetworkT:
-        """Return the network of a checkpoint with these weights.
-
-        Args:
-            state_dict: weights by this package's key names, or by their publisher's.
+        """Return the network of a checkpoint with these weights, under our or published names.
 
         Raises:
             WeightsError: A key is missing, unexpected or of another shape.
@@ -279,10 +272,7 @@ class Backbone(BackboneContract, Generic[NetworkT]):
         return None
 
     def nearest_network(self, state_dict: Mapping[str, Tensor]) -> str | None:
-        """Return in words the network of this backbone that a file's keys are nearest to.
-
-        It is shown if no backbone has these keys. None if no network is near.
-        """
+        """Return in words the network that a file's keys are nearest to; None if none is near."""
         return None
 
     def set_class_count(self, detected_fields: DetectedFields, classes: int) -> DetectedFields:

@@ -101,7 +101,11 @@ class DitImageGenerator(SamplerImageGenerator[DiT]):
 
     def decode(self, images: Tensor) -> Tensor:
         """Return pixels: latents pass through the decoder, pixels stay as they are."""
-        return self.decoder(images).nan_to_num() if self.decoder else images
+        pixels = self.decoder(images).nan_to_num() if self.decoder else images
+        if self.network.config.family == "repa":
+            # sihyun-yu/REPA:generate.py rounds levels down, so half a level less than `to_uint8`.
+            pixels = pixels - 0.5 / 127.5
+        return pixels
 
 
 class DitBackbone(FoldingBackbone[DiT]):

@@ -45,7 +45,7 @@ PUBLISHED_TABLES: dict[FamilyName, tuple[str, ...]] = {
     "dit": ("pos_embed",),
     "repa": ("pos_embed", PROJECTOR_PREFIX),
     "lightningdit": ("pos_embed", "feat_rope.freqs_cos", "feat_rope.freqs_sin"),
-    "jit": ("pos_embed", "feat_rope.freqs_cos", "feat_rope.freqs_sin"),
+    "jit": ("pos_embed",),
 }
 
 
@@ -57,17 +57,18 @@ def check_keys(expected_keys: Iterable[str], keys: Iterable[str], description: s
         keys: Keys of the weights.
         description: Name of the weights for the message.
     """
-    expected, given = set(expected_keys), set(keys)
+    network_keys = set(expected_keys)
+    file_keys = set(keys)
     problems = [
         f"{kind} {_list_keys(sorted(differing_keys))}"
         for kind, differing_keys in (
-            ("missing", expected - given),
-            ("unexpected", given - expected),
+            ("missing", network_keys - file_keys),
+            ("unexpected", file_keys - network_keys),
         )
         if differing_keys
     ]
     if problems:
-        family = max(FAMILY_KEYS, key=lambda name: _similarity(name, given))
+        family = max(FAMILY_KEYS, key=lambda name: _similarity(name, file_keys))
         raise WeightsError(
             f"{description} does not fit: {'; '.join(problems)}; the keys are nearest to those of"
             f" {_title(family)}; check --backbone, --encoding, --option and --config"
@@ -80,11 +81,13 @@ def nearest_family(keys: Iterable[str]) -> str | None:
     Returns:
         None if no family is near.
     """
-    given = set(keys)
-    family = max(FAMILY_KEYS, key=lambda name: _similarity(name, given))
-    if _similarity(family, given) < MIN_SIMILARITY:
+    file_keys = set(keys)
+    family = max(FAMILY_KEYS, key=lambda name: _similarity(name, file_keys))
+    if _similarity(family, file_keys) < MIN_SIMILARITY:
         return None
-    missing_keys = sorted(FAMILY_KEYS[family] - _normalised(given) - set(PUBLISHED_TABLES[family]))
+    missing_keys = sorted(
+        FAMILY_KEYS[family] - _without_indices(file_keys) - set(PUBLISHED_TABLES[family])
+    )
     missing_text = f", without {_list_keys(missing_keys)}" if missing_keys else ""
     return f"{_title(family)} of backbone dit{missing_text}"
 
@@ -100,7 +103,7 @@ def _list_keys(keys: Sequence[str]) -> str:
     return f"{shown_keys} and {n_hidden} more" if n_hidden > 0 else shown_keys
 
 
-def _normalised(keys: Iterable[str]) -> set[str]:
+def _without_indices(keys: Iterable[str]) -> set[str]:
     """Return the keys with one block for all, and one key for all projections of REPA."""
     return {
         PROJECTOR_PREFIX if key.startswith(PROJECTOR_PREFIX) else BLOCK.sub("blocks.*.", key)
@@ -110,7 +113,7 @@ def _normalised(keys: Iterable[str]) -> set[str]:
 
 def _similarity(family: FamilyName, keys: set[str]) -> float:
     """Return the fraction of keys that a family and a file share, of those that either has."""
-    normalised_keys = _normalised(keys)
+    normalised_keys = _without_indices(keys)
     shared_keys = FAMILY_KEYS[family] & normalised_keys
     return len(shared_keys) / len(FAMILY_KEYS[family] | normalised_keys)
 
@@ -121,7 +124,7 @@ def _published_keys(family: FamilyName) -> set[str]:
     with torch.device("meta"):
         network = DiT(sizes, build_encoding("rope-axial", {}, sizes))
     state: Mapping[str, Tensor] = network.state_dict()
-    return _normalised((*state, *PUBLISHED_TABLES[family]))
+    return _without_indices((*state, *PUBLISHED_TABLES[family]))
 
 
 FAMILY_KEYS = {family: _published_keys(family) for family in PUBLISHED_LAYOUTS}

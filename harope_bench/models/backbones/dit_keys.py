@@ -46,7 +46,8 @@ REQUIRED_KEYS = (
 )
 TABLE_KEY = "pos_embed"
 CONTEXT_KEY = "in_context_posemb"
-# Tables of cosines and sines (N, head_dim) that LightningDiT and JiT save beside their weights.
+# Tables of cosines and sines (N, head_dim) that LightningDiT saves beside its weights. JiT computes
+# them, but some copies of its code save them.
 ROPE_KEY = re.compile(r"(feat_rope|feat_rope_incontext)\.freqs_(cos|sin)")
 PROJECTOR_PREFIX = "projectors."  # REPA's projections, which only its training loss uses.
 LEGACY_BLOCK = re.compile(r"decoder_blocks\.(\d+)\.")
@@ -290,9 +291,9 @@ def _detect_encoding(state_dict: Mapping[str, Tensor], config: dict[str, Option]
     rope_tables = [tensor for key, tensor in state_dict.items() if ROPE_KEY.fullmatch(key)]
     if TABLE_KEY in state_dict:
         config["size"] = table_side(state_dict[TABLE_KEY]) * int(config["patch"])
-    if rope_tables:
-        if rope_tables[0].dim() == 2:
-            config["heads"] = hidden // rope_tables[0].shape[1]
+    if rope_tables and rope_tables[0].dim() == 2:
+        config["heads"] = hidden // rope_tables[0].shape[1]
+    if rope_tables or (config.get("family") == "jit" and TABLE_KEY in state_dict):
         if TABLE_KEY in state_dict:
             config["has_table"] = True
         return DetectedSizes(config, detect_encoding.DetectedEncoding("rope-axial", {}))

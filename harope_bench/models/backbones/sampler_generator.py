@@ -137,15 +137,13 @@ def guidance_scales(time: Tensor, guidance: float, interval: str | None) -> Tens
 
     Args:
         interval: "LOW..HIGH", fractions of the time of noise; None is all times. The scale is 1
-            outside. HIGH is outside unless it is 1.
+            outside.
     """
     if interval is None:
         return torch.full_like(time, guidance)
     low, high = (float(bound) for bound in interval.split(".."))
     fraction = time / MAX_TIME
-    is_guided = (fraction >= low - ROUNDING) & (fraction < high - ROUNDING)
-    if high == 1:
-        is_guided = fraction >= low - ROUNDING
+    is_guided = (fraction >= low - ROUNDING) & (fraction <= high + ROUNDING)
     return torch.where(is_guided, guidance, 1.0)
 
 
