@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     help=(
         "One of: a .safetensors file; a torch file (.pt, .pth) with a state dict or a DiT training"
         " checkpoint; the folder of a diffusers pipeline (with model_index.json), or its id on the"
-        " Hugging Face Hub, OWNER/NAME or OWNER/NAME@REVISION, if it is in the local cache (`fetch"
-        " hub:OWNER/NAME` brings it); a LoRA that diffusers or peft wrote, with --config"
+        " Hugging Face Hub, OWNER/NAME or OWNER/NAME@REVISION, if it is in the local cache (from"
+        " `fetch hub:OWNER/NAME`); a LoRA that diffusers or peft wrote, with --config"
         " base=FOLDER for the pipeline that it changes; the folder of a LoRA with a manifest of"
         " this package, which names its base and encoding; or the address of an image endpoint"
         " (http://HOST:PORT), with --config model=NAME."

@@ -159,14 +159,17 @@ def registered_result(checkpoint: Checkpoint) -> bool | None:
     if checkpoint.name not in registry.list_entries("checkpoints"):
         return None
     try:
-        previous = load_checkpoint_record(checkpoint.name)
+        stored_checkpoint = load_checkpoint_record(checkpoint.name)
     except BenchError:
         return None
-    config = {k: v for k, v in previous.config.items() if k != REPEATABLE_KEY}
+    config = {k: v for k, v in stored_checkpoint.config.items() if k != REPEATABLE_KEY}
     update = {"config": config, "weights": checkpoint.weights, "source": checkpoint.source}
-    if previous.model_copy(update=update) != checkpoint or NOT_CHECKED in previous.source:
+    if (
+        stored_checkpoint.model_copy(update=update) != checkpoint
+        or NOT_CHECKED in stored_checkpoint.source
+    ):
         return None
-    return previous.is_repeatable
+    return stored_checkpoint.is_repeatable
 
 
 def with_trial(checkpoint: Checkpoint, manifest: Path, trial: Trial) -> Checkpoint:

@@ -36,7 +36,7 @@ FILES = {
     "tokenizer/merges.txt": b"a b",
     "code.py": b"not needed",
 }
-NEEDED = {
+NEEDED_FILES = {
     "model_index.json",
     "unet/config.json",
     "unet/model.safetensors",
@@ -139,15 +139,15 @@ def fetch(server: Hub, tmp_path: Path, *words: str) -> subprocess.CompletedProce
 
 
 def test_a_model_arrives_with_its_commit(server: Hub, cache: Path, tmp_path: Path) -> None:
-    done = fetch(server, tmp_path, "hub:tiny/model")
-    assert done.returncode == 0, done.stderr
+    process = fetch(server, tmp_path, "hub:tiny/model")
+    assert process.returncode == 0, process.stderr
     snapshot = cache / "models--tiny--model/snapshots" / COMMIT
-    assert f"{snapshot}: commit {COMMIT}, 4 files, " in done.stdout
+    assert f"{snapshot}: commit {COMMIT}, 4 files, " in process.stdout
     files = {p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()}
-    assert files == NEEDED
-    assert all((snapshot / name).read_bytes() == FILES[name] for name in NEEDED)
+    assert files == NEEDED_FILES
+    assert all((snapshot / name).read_bytes() == FILES[name] for name in NEEDED_FILES)
     assert {path.removeprefix(f"/tiny/model/resolve/{COMMIT}/") for path in server.requests} >= (
-        NEEDED
+        NEEDED_FILES
     )
 
     # The id stands for the commit now, without a network and without the branch.
@@ -162,10 +162,10 @@ def test_a_model_arrives_with_its_commit(server: Hub, cache: Path, tmp_path: Pat
 
 
 def test_a_model_that_is_not_there_is_one_line(server: Hub, tmp_path: Path) -> None:
-    done = fetch(server, tmp_path, "hub:tiny/none")
-    assert done.returncode == 1
-    assert done.stderr.startswith("harope-bench: tiny/none cannot be downloaded: ")
-    assert len(done.stderr.strip().splitlines()) == 1
+    process = fetch(server, tmp_path, "hub:tiny/none")
+    assert process.returncode == 1
+    assert process.stderr.startswith("harope-bench: tiny/none cannot be downloaded: ")
+    assert len(process.stderr.strip().splitlines()) == 1
 
 
 def test_weights_that_are_not_read_are_not_downloaded() -> None:

@@ -32,6 +32,7 @@ NOT_RUN = (
     "--to geneval",
     "inception-2015",
     "Qwen2-VL-2B-Instruct",
+    "Qwen/Qwen-Image",
     "train digits-dit",  # eleven minutes
 )
 # Further options by the start of a command, so that it is quick, or works with ten images.

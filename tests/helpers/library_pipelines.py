@@ -40,7 +40,7 @@ UNET = {
     "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
     "norm_num_groups": 2,
 }
-QWEN = {
+QWEN_SIZES = {
     "intermediate_size": 16,
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -223,7 +223,7 @@ def flux2_klein() -> Any:
 
     tokenizer = qwen_tokenizer()
     # The pipeline reads the layers 9, 18 and 27 of its text encoder.
-    config = Qwen3Config(**{**QWEN, "num_hidden_layers": 28}, vocab_size=len(tokenizer))
+    config = Qwen3Config(**{**QWEN_SIZES, "num_hidden_layers": 28}, vocab_size=len(tokenizer))
     return Flux2KleinPipeline(
         scheduler=flow_scheduler(),
         vae=AutoencoderKLFlux2(**VAE, use_quant_conv=False, use_post_quant_conv=False),
@@ -251,7 +251,7 @@ def qwen_image() -> Any:
     tokenizer = qwen_tokenizer()
     config = Qwen2_5_VLConfig(
         text_config={
-            **QWEN,
+            **QWEN_SIZES,
             **QWEN_TOKENS,
             "max_position_embeddings": 2048,
             "vocab_size": len(tokenizer),
@@ -301,7 +301,7 @@ def z_image() -> Any:
     return ZImagePipeline(
         scheduler=flow_scheduler(),
         vae=vae(scaling_factor=0.36, shift_factor=0.1),
-        text_encoder=Qwen3Model(Qwen3Config(**QWEN, vocab_size=len(tokenizer))),
+        text_encoder=Qwen3Model(Qwen3Config(**QWEN_SIZES, vocab_size=len(tokenizer))),
         tokenizer=tokenizer,
         transformer=ZImageTransformer2DModel(
             all_patch_size=(2,),

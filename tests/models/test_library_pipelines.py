@@ -60,7 +60,7 @@ def _prompts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=library_pipelines.PIPELINES)
-def registered(request: pytest.FixtureRequest, library_pipeline: Callable[[str], Path]) -> str:
+def pipeline_name(request: pytest.FixtureRequest, library_pipeline: Callable[[str], Path]) -> str:
     """The name of each pipeline, which is registered without trial images."""
     name: str = request.param
     register_small(name, library_pipeline(name))
@@ -96,7 +96,7 @@ def generate_killed(plan: Plan, out: Path, generator: Any, after: int) -> None:
         child = os.fork()
     if child == 0:
         try:
-            RunFolder.add_sample = deadly  # type: ignore[method-assign]
+            setattr(RunFolder, "add_sample", deadly)  # noqa: B010 - mypy takes no other function
             generate(plan, range(COUNT), out, 1, generator)
         finally:
             os._exit(1)
@@ -106,8 +106,10 @@ def generate_killed(plan: Plan, out: Path, generator: Any, after: int) -> None:
 # --------------------------------------------------------------------- same request, same image
 
 
-def test_images_do_not_depend_on_batch_order_split_or_kill(registered: str, tmp_path: Path) -> None:
-    plan = plan_of(registered)
+def test_images_do_not_depend_on_batch_order_split_or_kill(
+    pipeline_name: str, tmp_path: Path
+) -> None:
+    plan = plan_of(pipeline_name)
     generator = open_generator(plan.checkpoint, plan.settings)
     state = torch.random.get_rng_state()
     generate(plan, range(COUNT), tmp_path / "whole", 4, generator)
@@ -123,18 +125,18 @@ def test_images_do_not_depend_on_batch_order_split_or_kill(registered: str, tmp_
     # Killed before the third image was stored, and resumed by another process's pipeline.
     generate_killed(plan, tmp_path / "killed", generator, after=3)
     assert len(hashes(tmp_path / "killed")) == 2
-    reopened = open_generator(plan.checkpoint, plan.settings)
-    generate(plan, range(COUNT), tmp_path / "killed", None, reopened)
+    second_generator = open_generator(plan.checkpoint, plan.settings)
+    generate(plan, range(COUNT), tmp_path / "killed", None, second_generator)
     assert hashes(tmp_path / "killed") == expected
 
     # Several requests of one call, in another order.
     requests = [Request(index=i, prompt=prompt_of(i)) for i in (2, 0)]
     batch = generator.generate(requests, plan.settings)
-    alone = generator.generate(requests[1:], plan.settings)
+    single_batch = generator.generate(requests[1:], plan.settings)
     assert not batch.failures
-    assert (batch.images[1] == alone.images[0]).all()
+    assert (batch.images[1] == single_batch.images[0]).all()
     other_seed = plan.settings.model_copy(update={"seed": 4})
-    assert (generator.generate(requests[1:], other_seed).images != alone.images).any()
+    assert (generator.generate(requests[1:], other_seed).images != single_batch.images).any()
 
 
 def prompt_of(index: int) -> str:
@@ -247,7 +249,7 @@ def test_cleaned_captions_need_their_packages(
         plan_of("pixart", clean_caption=True)
     with pytest.raises(MissingExtraError, match="set --drawing clean_caption=false"):
         register_small("other", library_pipeline("pixart-sigma"))
-    assert plan_of("pixart").settings.pipeline_options["clean_caption"] is False
+    assert (plan_of("pixart").settings.pipeline_options or {})["clean_caption"] is False
 
 
 @pytest.mark.parametrize(
@@ -291,12 +293,12 @@ def test_trial_images_show_whether_a_pipeline_repeats_itself(
     register_small("steady", folder, Trial())
     assert load_checkpoint_record("steady").is_repeatable
     assert repeatability_text(load_checkpoint_record("steady")).startswith("repeatable")
-    unchanged = load_checkpoint_record("steady")
+    first_record = load_checkpoint_record("steady")
     monkeypatch.setattr(
         register_pipeline, "generates_equal_images", lambda *_: pytest.fail("a second trial")
     )
     register_small("steady", folder, Trial())
-    assert load_checkpoint_record("steady") == unchanged
+    assert load_checkpoint_record("steady") == first_record
     monkeypatch.undo()
     tiny.register_prompts(monkeypatch)
 
@@ -359,6 +361,7 @@ def test_an_image_that_is_hidden_or_not_finite_has_failed(
     plan = plan_of("aura")
     generator = open_generator(plan.checkpoint, plan.settings)
     request = [Request(index=0, prompt="a photo of a red cat")]
+    assert isinstance(generator, backbone_module.LibraryPipelineGenerator)
     for parameter in generator.pipe.vae.parameters():
         parameter.data.fill_(float("nan"))
     with warnings.catch_warnings():
@@ -390,9 +393,9 @@ def test_an_altered_file_is_an_error_before_it_is_loaded(
     with pytest.raises(WeightsError, match="has other bytes than when it was registered"):
         open_generator(plan.checkpoint, plan.settings)
     weights.write_bytes(data[:-1])
-    assert "was registered with" in checkpoint_requirement(plan.checkpoint).text
+    assert "was registered with" in str(checkpoint_requirement(plan.checkpoint))
     weights.unlink()
-    assert "is missing" in checkpoint_requirement(plan.checkpoint).text
+    assert "is missing" in str(checkpoint_requirement(plan.checkpoint))
 
 
 def test_weights_that_a_file_lacks_are_an_error(
@@ -527,14 +530,14 @@ def test_classes_whose_encoding_is_replaced_keep_their_backbones(tmp_path: Path)
 def test_every_class_that_the_library_lists_is_accepted_or_needs_an_image() -> None:
     from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
-    rejected = set()
+    rejected_names = set()
     for pipeline_class in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values():
         try:
             pipeline_checks.check_text_to_image(pipeline_class, Path("folder"))
         except WeightsError:
-            rejected.add(pipeline_class.__name__)
-    assert all("Control" in name or "Helios" in name for name in rejected), rejected
-    assert len(AUTO_TEXT2IMAGE_PIPELINES_MAPPING) - len(rejected) >= 34
+            rejected_names.add(pipeline_class.__name__)
+    assert all("Control" in name or "Helios" in name for name in rejected_names), rejected_names
+    assert len(AUTO_TEXT2IMAGE_PIPELINES_MAPPING) - len(rejected_names) >= 34
 
 
 # --------------------------------------------------------------------- commands
@@ -544,18 +547,20 @@ def test_commands_register_check_and_generate(
     library_pipeline: Callable[[str], Path], tmp_path: Path
 ) -> None:
     words = ["register", "aura", "--weights", str(library_pipeline("aura-flow")), "--no-trial"]
-    registered = CliRunner().invoke(main, [*words, "--drawing", "max_sequence_length=32"])
-    assert registered.exit_code == 0, registered.output
-    assert "sampler of the pipeline, 50 steps, guidance 3.5" in registered.output
-    assert "repeatability not checked" in registered.output
+    registration = CliRunner().invoke(main, [*words, "--drawing", "max_sequence_length=32"])
+    assert registration.exit_code == 0, registration.output
+    assert "sampler of the pipeline, 50 steps, guidance 3.5" in registration.output
+    assert "repeatability not checked" in registration.output
     assert CliRunner().invoke(main, ["check", "checkpoint", "aura"]).exit_code == 0
 
     out = tmp_path / "run"
     words = ["generate", "aura", "--suite", "four-prompts", "--count", "1", "--steps", "1"]
     words += ["--resolution", "32", "--drawing", "negative_prompt=a blue dog", "--out", str(out)]
-    generated = CliRunner().invoke(main, words)
-    assert generated.exit_code == 0, generated.output
-    options = RunFolder(out).plan.settings.pipeline_options
+    first_result = CliRunner().invoke(main, words)
+    assert first_result.exit_code == 0, first_result.output
+    plan = RunFolder(out).plan
+    assert plan is not None
+    options = plan.settings.pipeline_options
     assert options == {"max_sequence_length": 32, "negative_prompt": "a blue dog"}
-    changed = CliRunner().invoke(main, [*words, "--drawing", "negative_prompt=a red dog"])
-    assert changed.exit_code == 1 and "pipeline_options" in changed.output
+    second_result = CliRunner().invoke(main, [*words, "--drawing", "negative_prompt=a red dog"])
+    assert second_result.exit_code == 1 and "pipeline_options" in second_result.output

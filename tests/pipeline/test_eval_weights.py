@@ -98,11 +98,12 @@ def test_three_benchmarks_of_a_model_that_nobody_registered(
     output = output_of(words)
     assert "repeatable" not in output
 
-    registered = load_checkpoint_record("tiny-org--z-image" if name == "z-image" else name)
-    assert registered.backbone == "diffusers" and registered.is_repeatable
+    checkpoint = load_checkpoint_record("tiny-org--z-image" if name == "z-image" else name)
+    assert checkpoint.backbone == "diffusers" and checkpoint.is_repeatable
     for suite in SUITES:
         run = RunFolder(tmp_path / suite)
-        assert run.plan.checkpoint == registered
+        assert run.plan is not None
+        assert run.plan.checkpoint == checkpoint
         assert run.plan.settings.pipeline_options
         assert len(read_lines(run.folder / "samples.jsonl")) == IMAGES
         results = [json.loads(path.read_text()) for path in run.folder.glob("results/*.json")]
@@ -205,14 +206,14 @@ def test_a_registered_model_is_the_commit_that_was_fetched_last(
     day: FirstDay, library_pipeline: Callable[[str], Path]
 ) -> None:
     snapshot = day.put_into_cache("org/two", library_pipeline("sdxl"))
-    other = snapshot.with_name("f" * 40)
-    shutil.copytree(snapshot, other)
+    other_snapshot = snapshot.with_name("f" * 40)
+    shutil.copytree(snapshot, other_snapshot)
     model = hub.ModelId("org/two")
     assert hub.find_snapshot(model) == snapshot
-    assert hub.find_snapshot(model._replace(revision="f" * 40)) == other
+    assert hub.find_snapshot(model._replace(revision="f" * 40)) == other_snapshot
     assert hub.find_snapshot(model._replace(revision="e" * 40)) is None
     hub._record_commit(model, "f" * 40)
-    assert hub.find_snapshot(model) == other
+    assert hub.find_snapshot(model) == other_snapshot
 
 
 def test_which_paths_are_weights(library_pipeline: Callable[[str], Path], tmp_path: Path) -> None:

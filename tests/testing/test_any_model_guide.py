@@ -15,7 +15,7 @@ from harope_bench.assets import hub
 
 PAGE = Path(__file__).parents[2] / "docs/guides/any-diffusers-model.md"
 NOT_RUN = ("pip ", "harope-bench fetch hub:")  # they use the network
-REJECTED = "true_cfg_scale"  # an option that the pipeline does not have
+REJECTED_OPTION = "true_cfg_scale"  # an option that the pipeline does not have
 pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="the guide is not beside the tests")
 tiny.needs_t2i()
 
@@ -43,14 +43,16 @@ def test_the_steps_of_the_guide_run(
     plugin_scans.cache_scans(monkeypatch)
     library_pipelines.save(tmp_path / "models/tiny-sdxl", "sdxl")
 
-    shown = shown_outputs()
-    run_lines = [line for line in shown if not line.startswith(NOT_RUN)]
-    assert len(run_lines) == len(shown) - 2 == 5
+    output_by_line = shown_outputs()
+    run_lines = [line for line in output_by_line if not line.startswith(NOT_RUN)]
+    assert len(run_lines) == len(output_by_line) - 2 == 5
     for line in run_lines:
         result = run_commands.run_line(line)
-        is_error = "Qwen" in line or REJECTED in line
+        is_error = "Qwen" in line or REJECTED_OPTION in line
         assert result["code"] == (1 if is_error else 0), result
         output = str(result["output"]).replace(str(bench_home), "/home/you/.harope-bench")
         lines = without_numbers(output).splitlines()
-        missing = [text for text in without_numbers(shown[line]).splitlines() if text not in lines]
+        missing = [
+            text for text in without_numbers(output_by_line[line]).splitlines() if text not in lines
+        ]
         assert not missing, (line, missing, lines)
