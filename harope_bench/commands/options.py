@@ -20,9 +20,12 @@ from harope_bench.commands.option_types import (
     ProfileName,
     RegisteredName,
 )
+from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    from harope_bench.pipeline.run_costs import CostEstimate
 
 
 CommandFunction = Callable[..., None]  # the function of a command, called with its options by name
@@ -250,6 +253,73 @@ def _load_scoring_parser() -> Callable[..., object]:
     return parse_scoring
 
 
+preset_option = cloup.option(
+    "--preset",
+    metavar="NAME",
+    help=(
+        "Named set of generation settings of an ImageNet suite: harope-release (the settings of"
+        " HARoPE's published code: ddpm, 250 steps, guidance 1.5, and TF32 on CUDA),"
+        " harope-release-balanced (with balanced labels) or harope-release-large-gpu (with --tile"
+        " 64). Other options override it. Default: none."
+    ),
+)
+precision_options: list[OptionDecorator] = [
+    cloup.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        help=(
+            "Precision of the network that generates images. Default: from the checkpoint (bfloat16"
+            " for FLUX and SD3); otherwise float32."
+        ),
+    ),
+    cloup.option(
+        "--tf32/--no-tf32",
+        default=None,
+        help=(
+            "Let CUDA round the factors of float32 products to TF32, which is about four times as"
+            " fast for DiT. The images differ slightly. Default: from the preset; otherwise off."
+        ),
+    ),
+    cloup.option(
+        "--tile",
+        type=click.IntRange(1),
+        help=(
+            "Number of images in one forward pass of the network. The images differ in the last"
+            " bits. Default: from the preset or the checkpoint (8 for DiT on latents)."
+        ),
+    ),
+]
+
+
+estimate_options: list[OptionDecorator] = [
+    cloup.option(
+        "--gpus",
+        type=click.IntRange(1, 100_000),
+        metavar="N",
+        help="GPUs that share the work, for the wall time of the estimate. Default: 1.",
+    ),
+    cloup.option(
+        "--rates",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        metavar="FILE",
+        help=(
+            "Rates measured by benchmarks/gpu_check.py (JSON). Default: rates of an H100 that are"
+            " inferred, not measured."
+        ),
+    ),
+]
+
+
+def echo_estimate(estimate: CostEstimate, missing: Sequence[str], is_json: bool) -> None:
+    """Print an estimate and what is missing, as lines or as one JSON object."""
+    from harope_bench.pipeline.run_costs import cost_fields, cost_lines
+
+    if is_json:
+        echo(json_object_text(cost_fields(estimate, missing)))
+    else:
+        echo("\n".join(cost_lines(estimate, missing)))
+
+
 def generation_options(command: CommandFunction) -> CommandFunction:
     """Add the options of generation.
 
@@ -295,22 +365,9 @@ def generation_options(command: CommandFunction) -> CommandFunction:
                 " line. Default: uniform."
             ),
         ),
-        cloup.option(
-            "--preset",
-            metavar="NAME",
-            help=(
-                "Named set of generation settings of an ImageNet suite: harope-release (the"
-                " settings of HARoPE's published code: ddpm, 250 steps, guidance 1.5) or"
-                " harope-release-balanced (with balanced labels). Other options override it."
-                " Default: none."
-            ),
-        ),
+        preset_option,
         device_option("Device that the networks run on."),
-        cloup.option(
-            "--dtype",
-            type=click.Choice(["float32", "bfloat16", "float16"]),
-            help="Precision of the network that generates images. Default: float32.",
-        ),
+        *precision_options,
         cloup.option(
             "--batch",
             type=click.IntRange(1),

@@ -18,7 +18,11 @@ from harope_bench.commands.options import (
     JUDGE_PYTHON_HELP,
     SCALING_HELP,
     device_option,
+    echo_estimate,
     entry_options,
+    estimate_options,
+    precision_options,
+    preset_option,
     scaling_option,
 )
 from harope_bench.commands.terminal import echo
@@ -162,6 +166,7 @@ def table(
     default=0,
     help="Seed of every run. Sample i of a run depends on this seed and on i.",
 )
+@cloup.option_group("Generation", preset_option, *precision_options)
 @scaling_option(
     "How an encoding reaches images larger than the training images, for the rows of a table with"
     f" such images; s is the ratio of the sides. {SCALING_HELP} Default: none."
@@ -187,6 +192,19 @@ def table(
     multiple=True,
     help=JUDGE_OPTION_HELP,
 )
+@cloup.option_group(
+    "Estimate",
+    cloup.option(
+        "--dry-run",
+        is_flag=True,
+        help=(
+            "Print what is missing, the images, GPU hours, wall time and disk space, and generate"
+            " nothing."
+        ),
+    ),
+    *estimate_options,
+    cloup.option("--json", "json_", is_flag=True, help="Print one JSON object (with --dry-run)."),
+)
 @entry_options
 def reproduce(
     names: tuple[str, ...],
@@ -201,6 +219,14 @@ def reproduce(
     judge_options: tuple[tuple[str, Option], ...],
     add: tuple[str, ...],
     row: tuple[str, ...],
+    preset: str | None,
+    dtype: str | None,
+    tf32: bool | None,
+    tile: int | None,
+    dry_run: bool,
+    gpus: int | None,
+    rates: Path | None,
+    json_: bool,
 ) -> None:
     """Generate and evaluate all rows of tables of the HARoPE paper.
 
@@ -214,15 +240,32 @@ def reproduce(
     # is generated:
     harope-bench reproduce table2 --scale micro --count 500 --out runs/table2 \\
         --add my-pe="MyPE (ours)"
+    # What the paper's tables need on eight GPUs:
+    harope-bench reproduce all --scale paper --out runs/paper --dry-run --gpus 8
     """
+    if (gpus or rates or json_) and not dry_run:
+        raise click.UsageError("--gpus, --rates and --json are for --dry-run; add it")
     from harope_bench.core.extras import require_network_packages
 
     require_network_packages("reproduce")
 
     from harope_bench.leaderboards.entries import parse_entries
     from harope_bench.pipeline.annotate import AnnotatorOptions
-    from harope_bench.pipeline.reproduce import reproduce
+    from harope_bench.pipeline.reproduce import estimate_costs, reproduce
 
+    overrides: dict[str, Option | None] = {
+        "preset": preset,
+        "dtype": dtype,
+        "tf32": tf32,
+        "tile": tile,
+    }
+    entries = parse_entries(add, row, out)
+    if dry_run:
+        estimate, missing = estimate_costs(
+            names, scale, count, out, device, overrides, entries, gpus or 1, rates
+        )
+        echo_estimate(estimate, missing, json_)
+        return
     annotator_options = AnnotatorOptions(
         device,
         python=judge_python,
@@ -238,7 +281,8 @@ def reproduce(
         judge,
         annotator_options,
         pos_scaling,
-        parse_entries(add, row, out),
+        entries,
+        overrides,
     )
     for line in reproduce_lines(summary):
         echo(line)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -76,6 +78,28 @@ def require_device(device: str) -> None:
             f"--device {device} asked for, this machine has {n_devices} CUDA devices, numbered from"
             " 0; choose one of them"
         )
+
+
+@contextmanager
+def tf32_products(is_allowed: bool | None) -> Iterator[None]:
+    """Let CUDA round the factors of float32 products to TF32 within the block.
+
+    The settings of the process are restored afterwards. Without permission nothing is changed.
+    """
+    if not is_allowed:
+        yield
+        return
+    import torch
+
+    matmul_before = torch.backends.cuda.matmul.allow_tf32
+    cudnn_before = torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul_before
+        torch.backends.cudnn.allow_tf32 = cudnn_before
 
 
 def _has_mps() -> bool:

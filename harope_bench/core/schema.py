@@ -29,6 +29,8 @@ Config = Annotated[dict[str, Option], AfterValidator(limits.validate_config)]
 REPEATABLE_KEY = "is_repeatable"  # of a config; False where one request gave different images
 # The fields of a checkpoint that go into the digest of a plan.
 DIGEST_FIELDS = ("name", "backbone", "encoding", "options", "config", "sha256")
+# Settings that records of earlier versions do not have; they are written only where they are set.
+LATER_SETTINGS = ("guidance_interval", "shift", "diffusion", "pipeline_options", "tf32")
 # Two numbers from 0 to 1, such as 0..0.9.
 INTERVAL_PATTERN = r"^(0(\.\d{1,9})?|1(\.0{1,9})?)\.\.(0(\.\d{1,9})?|1(\.0{1,9})?)$"
 # Entries of a config that decide no pixel: the folder of the base model, which the manifest's hash
@@ -70,8 +72,9 @@ class Settings(Record):
         diffusion: How much noise a stochastic sampler of flows adds along the way
             (models/samplers/flow_sde.py).
         pipeline_options: Options of a library's pipeline by name: arguments of its call that are
-            no other field, such as negative_prompt, with their defaults. Records of other
-            backbones do not have the field.
+            no other field, such as negative_prompt, with their defaults.
+        tf32: Whether CUDA may round the factors of float32 products to TF32. None leaves torch's
+            defaults.
     """
 
     resolution: int = Field(gt=0, le=limits.MAX_RESOLUTION)
@@ -97,14 +100,13 @@ class Settings(Record):
     shift: float | None = Field(default=None, gt=0, le=limits.MAX_SHIFT)
     diffusion: Literal["sigma", "constant", "decreasing", "increasing-decreasing"] | None = None
     pipeline_options: dict[str, Option] | None = None
+    tf32: Literal[True] | None = None
 
     @model_serializer(mode="wrap")
-    def _omit_absent_options(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
-        """Return the fields; plans of backbones without options keep the bytes that they had."""
+    def _omit_absent_settings(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
+        """Return the fields; without later settings a record has the bytes of earlier versions."""
         fields: JsonObject = serialize(self)
-        if self.pipeline_options is None:
-            fields.pop("pipeline_options", None)
-        return fields
+        return {k: v for k, v in fields.items() if v is not None or k not in LATER_SETTINGS}
 
     @field_validator("tile")
     @classmethod

@@ -21,7 +21,12 @@ from harope_bench.core.regular_file import (
     open_regular,
     read_regular,
 )
-from harope_bench.core.storage import convert_os_errors, first_line, sha256_bytes, sha256_file
+from harope_bench.core.storage import (
+    convert_os_errors,
+    first_line,
+    sha256_bytes,
+    sha256_file_once,
+)
 from harope_bench.core.weight_wrappers import UnwrappedWeights, strip_prefixes, unwrap_state_dict
 
 if TYPE_CHECKING:
@@ -134,8 +139,8 @@ def weights_sha256(path: Path) -> str:
     The hash of an index is the sha256 of the joined hex hashes of the index and of its shards.
     """
     if not is_shard_index(path):
-        return sha256_file(path)
-    hashes = [sha256_file(file) for file in (path, *weight_shard_paths(path))]
+        return sha256_file_once(path)
+    hashes = [sha256_file_once(file) for file in (path, *weight_shard_paths(path))]
     return sha256_bytes("".join(hashes).encode())
 
 

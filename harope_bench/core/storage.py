@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -256,6 +257,31 @@ def sha256_file(path: Path, keeps_file_not_found: bool = False) -> str:
     """
     with convert_os_errors(path, keeps_file_not_found), open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+SETTLED_SECONDS = 2.0  # age of a file's last change from which its hash is kept
+# Hash of each file that `sha256_file_once` read, with the state of the file at that time.
+_hashes: dict[Path, tuple[tuple[int, ...], str]] = {}
+
+
+def sha256_file_once(path: Path) -> str:
+    """Return `sha256_file`, computed once in this process unless the file changes.
+
+    It is for weights of many gigabytes, which are checked before work begins and when they are
+    loaded. A file counts as changed if its inode, size, or time of modification or of status
+    change differs.
+    """
+    with convert_os_errors(path):
+        status = path.stat()
+    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    cached_state, cached_sha256 = _hashes.get(path, ((), ""))
+    if cached_state == state:
+        return cached_sha256
+    sha256 = sha256_file(path)
+    # The clock of a file system is coarse: a file that just changed could change unseen.
+    if time.time() - max(status.st_mtime, status.st_ctime) > SETTLED_SECONDS:
+        _hashes[path] = (state, sha256)
+    return sha256
 
 
 def git_blob_id(path: Path) -> str:

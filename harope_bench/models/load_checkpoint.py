@@ -99,6 +99,40 @@ def open_generator(checkpoint: Checkpoint, settings: Settings) -> ImageGenerator
     return loaded_checkpoint
 
 
+class KeptGenerator:
+    """The last generator that was opened, for runs that differ only in settings of `generate`.
+
+    Its memory on the device stays in use until `release`.
+    """
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._generator: ImageGenerator | None = None
+
+    def open(self, checkpoint: Checkpoint, settings: Settings) -> ImageGenerator:
+        """Return the kept generator if it serves these settings, or else open another one."""
+        key = _opening_key(checkpoint, settings)
+        if self._generator is None or self._key != key:
+            self.release()  # before the next one needs the memory
+            self._generator = open_generator(checkpoint, settings)
+            self._key = key
+        return self._generator
+
+    def serves(self, checkpoint: Checkpoint, settings: Settings) -> bool:
+        """Return whether `open` would return the kept generator."""
+        return self._generator is not None and self._key == _opening_key(checkpoint, settings)
+
+    def release(self) -> None:
+        """Forget the generator."""
+        self._generator = None
+        self._key = None
+
+
+def _opening_key(checkpoint: Checkpoint, settings: Settings) -> object:
+    opening_settings = load_backbone(checkpoint.backbone).opening_settings(settings)
+    return checkpoint, tuple(sorted(dict(opening_settings).items(), key=lambda item: item[0]))
+
+
 def open_classifier(checkpoint: Checkpoint, settings: Settings) -> Classifier:
     """Return the classifier of a checkpoint; OptionError for a generator."""
     loaded_checkpoint = open_checkpoint(checkpoint, settings)

@@ -38,6 +38,8 @@ class GenerationOptions:
     preset: str | None = None
     device: str = "cpu"
     dtype: str | None = None
+    tf32: bool | None = None
+    tile: int | None = None
     pos_scaling: str | None = None
     guidance_channels: str | None = None
     spacing: str | None = None

@@ -5,7 +5,7 @@ This module knows no model and no metric.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from harope_bench.core.conditioning import (
     check_requests,
     compatible_suites,
 )
-from harope_bench.core.device import require_device
+from harope_bench.core.device import device_type, require_device, tf32_products
 from harope_bench.core.errors import OptionError
 from harope_bench.core.index_ranges import MAX_INDICES, IndexRanges, group_by_padded_batch
 from harope_bench.core.limits import check_maximum
@@ -85,6 +85,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue
     preset_name = _optional_text(overrides.get("preset"))
     explicit = _explicit_settings(checkpoint, overrides)
     preset = preset_settings(suite_name, plugin, preset_name)
+    explicit, preset = _drop_unusable_tf32(explicit, preset)
     explicit = drop_neutral_settings(checkpoint, {**preset, **explicit})
     defaults = {
         "resolution": plugin.resolution,
@@ -126,6 +127,32 @@ def _explicit_settings(
     if settings.get("pos_scaling") == "none" and "pos_scaling" not in checkpoint.drawing:
         del settings["pos_scaling"]
     return settings
+
+
+def _drop_unusable_tf32(
+    explicit: Mapping[str, SettingValue], preset: Mapping[str, Option]
+) -> tuple[dict[str, SettingValue], dict[str, Option]]:
+    """Return the settings without a `tf32` that changes nothing.
+
+    `--no-tf32` overrides a preset and is not recorded. A preset's `tf32` applies to CUDA alone.
+
+    Raises:
+        OptionError: `--tf32` is given for another device.
+    """
+    remaining = dict(explicit)
+    preset_values = dict(preset)
+    is_cuda = device_type(str(explicit.get("device", "cpu"))) == "cuda"
+    if remaining.get("tf32") and not is_cuda:
+        raise OptionError(
+            f"--tf32 rounds products on CUDA devices, --device is {explicit.get('device', 'cpu')};"
+            " leave --tf32 out"
+        )
+    if remaining.get("tf32") is False:
+        del remaining["tf32"]
+        preset_values.pop("tf32", None)
+    if not is_cuda:
+        preset_values.pop("tf32", None)
+    return remaining, preset_values
 
 
 def validate_settings(values: Mapping[str, object]) -> Settings:
@@ -217,12 +244,14 @@ def generate(
     out: Path,
     batch: int | None = None,
     generator: ImageGenerator | None = None,
+    open_network: Callable[[Checkpoint, Settings], ImageGenerator] = open_generator,
 ) -> GenerationSummary:
     """Generate the missing samples of `indices` into a run folder; a complete folder is unchanged.
 
     Args:
         batch: samples between two writes, rounded up to whole padded batches. It changes no pixel.
         generator: the plan's generator if it is in memory; None opens the plan's checkpoint.
+        open_network: opens a checkpoint; called only if samples are missing.
 
     Raises:
         PlanMismatchError: The folder belongs to another plan, or the suite changed its requests.
@@ -239,7 +268,7 @@ def generate(
     if run.plan is not None:
         run.tie_to_plan(plan)  # a folder of another plan is rejected before a network is loaded
     if requests and generator is None:
-        generator = open_generator(plan.checkpoint, plan.settings)
+        generator = open_network(plan.checkpoint, plan.settings)
 
     # Nothing is written above this line: an error leaves no folder behind.
     run.tie_to_plan(plan)
@@ -365,7 +394,8 @@ def describe_generation(plan: Plan) -> str:
     side = settings.resolution
     texts += [f"{side} x {side} px", f"seed {settings.seed}"]
     if checkpoint.has_known_weights:
-        texts += [settings.dtype, settings.device]
+        dtype = f"{settings.dtype} with TF32 products" if settings.tf32 else settings.dtype
+        texts += [dtype, settings.device]
         texts += [] if checkpoint.is_repeatable else ["not repeatable"]
     else:
         texts.append(checkpoint.weights_text)
@@ -392,7 +422,8 @@ def _generate_tile(
     rows = [requests[0]] * settings.tile
     for request in requests:
         rows[request.index % settings.tile] = request
-    output = generator.generate(rows, settings)
+    with tf32_products(settings.tf32):
+        output = generator.generate(rows, settings)
 
     generated = []
     for request in requests:

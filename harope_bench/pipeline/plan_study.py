@@ -20,6 +20,7 @@ from harope_bench.data.result_store import StoredResult, read_results
 from harope_bench.evaluators.base import load_evaluator
 from harope_bench.models.load_checkpoint import load_checkpoint_record, open_generator
 from harope_bench.pipeline.generate import generate_one, make_plan
+from harope_bench.pipeline.run_costs import RAW_BYTES_PER_PIXEL, bytes_text
 from harope_bench.statistics.compare import align_columns, format_number
 from harope_bench.statistics.intervals.power import (
     SAMPLING_COV,
@@ -38,7 +39,6 @@ from harope_bench.suites.base import Suite, load_suite
 SEED_COUNTS = (1, 2, 3, 5, 10)  # training seeds of the table of designs
 # Metrics that are fractions of independent images, so that their value gives their variance.
 BINOMIAL_METRICS = frozenset({"precision", "recall"})
-RAW_BYTES_PER_PIXEL = 3  # of an uncompressed image
 
 
 @dataclass(frozen=True)
@@ -381,12 +381,7 @@ def _cost_text(budget: Budget, runs: int, images: int) -> str:
     """Return images, disk and time of so many runs of so many images."""
     total = runs * images
     seconds = None if budget.cost.seconds is None else budget.cost.seconds * total
-    return f"{total:,} images, {_bytes_text(budget.cost.bytes * total)}, {_time_text(seconds)}"
-
-
-def _bytes_text(count: float) -> str:
-    power = min(4, int(math.log(max(count, 1), 1000)))
-    return f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+    return f"{total:,} images, {bytes_text(budget.cost.bytes * total)}, {_time_text(seconds)}"
 
 
 def _time_text(seconds: float | None) -> str:

@@ -6,7 +6,7 @@ The stages resume by themselves after an interruption.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from harope_bench.core import registry
 from harope_bench.core.errors import OptionError
 from harope_bench.core.index_ranges import MAX_INDICES
 from harope_bench.core.limits import check_maximum
-from harope_bench.core.record_base import Option
 from harope_bench.core.schema import Plan
 from harope_bench.core.storage import read_if_present, write_text
 from harope_bench.data.result_store import EvaluatedResult, read_results
@@ -29,7 +28,11 @@ from harope_bench.leaderboards.entries import (
 )
 from harope_bench.leaderboards.match_runs import Scale
 from harope_bench.leaderboards.table_spec import Table
-from harope_bench.models.load_checkpoint import load_checkpoint_record
+from harope_bench.models.load_checkpoint import (
+    KeptGenerator,
+    SettingValue,
+    load_checkpoint_record,
+)
 from harope_bench.pipeline.annotate import AnnotatorOptions
 from harope_bench.pipeline.classify import (
     RealImageSelection,
@@ -47,6 +50,7 @@ from harope_bench.pipeline.evaluate_prompts import (
     scores_annotations,
 )
 from harope_bench.pipeline.generate import generate, make_plan
+from harope_bench.pipeline.gpu_rates import load_rates
 from harope_bench.pipeline.requirements import (
     RequiredScoring,
     UnmetRequirement,
@@ -55,6 +59,12 @@ from harope_bench.pipeline.requirements import (
     plan_or_requirement,
     raise_missing,
     suite_requirements,
+)
+from harope_bench.pipeline.run_costs import (
+    CostEstimate,
+    RunCost,
+    estimate_plan,
+    estimate_rows_without_checkpoint,
 )
 from harope_bench.pipeline.table_runs import (
     PlannedRun,
@@ -70,6 +80,7 @@ from harope_bench.reports.tables import render_table
 from harope_bench.suites.base import load_suite
 
 ALL_TABLES = "all"  # instead of names: every registered table
+NO_OVERRIDES: Mapping[str, SettingValue] = {}
 FORMATS = ("md", "csv", "tex", "html", "json")
 
 
@@ -98,6 +109,7 @@ def reproduce(
     annotator_options: AnnotatorOptions | None = None,
     scaling: str | None = None,
     entries: Entries = NO_ENTRIES,
+    overrides: Mapping[str, SettingValue] = NO_OVERRIDES,
 ) -> ReproduceSummary:
     """Generate and score every row of the tables, and write the tables and one report below `out`.
 
@@ -115,6 +127,8 @@ def reproduce(
         scaling: position scaling of rows that are larger than the training resolution of their
             checkpoint.
         entries: checkpoints or runs below `out` with rows of their own, or that decide a row.
+        overrides: further settings of every run that generates, by name: dtype, tf32, tile, and
+            preset for the runs whose suite has it.
 
     Raises:
         BenchError: A table has no such scale, a row has several checkpoints or none has one,
@@ -123,7 +137,7 @@ def reproduce(
     """
     check_maximum("--count", count or 0, MAX_INDICES)
     is_all = list(names) == [ALL_TABLES]
-    table_names = registry.list_names("tables") if is_all else names
+    table_names = select_table_names(names)
     tables = [board.load_table(name) for name in table_names]
     annotator_options = annotator_options or AnnotatorOptions(device)
     entries = replace(entries, runs_folder=out)
@@ -133,10 +147,11 @@ def reproduce(
     missing_checkpoints = check_table_runs(tables, runs_by_table, scale, is_all)
     entry_runs = added_runs(tables, scale, entries)
     table_runs = [run for table_work in runs_by_table for run in table_work.runs]
-    runs = list(dict.fromkeys([*table_runs, *entry_runs]))
+    runs = _order_by_checkpoint([*table_runs, *entry_runs])
     _check_scaling(scaling, runs, table_names)
     measured_runs = _measured_runs(tables, runs_by_table, entry_runs, scale)
-    options = _RunOptions(device, seed, scaling, judge, annotator_options)
+    options = _RunOptions(device, seed, scaling, judge, annotator_options, overrides)
+    _check_preset(overrides, runs)
     plans = _make_plans(
         runs, options, missing_checkpoints, suites_without_checkpoint(runs_by_table)
     )
@@ -150,14 +165,99 @@ def reproduce(
     if scale == "paper":
         _count_rows([table for table in tables if has_network_columns(table)], out, summary)
     run_counts = Counter(run.checkpoint for run in runs)
+    kept_generator = KeptGenerator()
+    pending_plans = list(plans.values())
     for run, plan in plans.items():
+        pending_plans.remove(plan)
         needs_subfolder = run_counts[run.checkpoint] > 1 or run.resolution is not None
         folder = run.folder(out, needs_subfolder)
-        _generate_and_score(plan, folder, count, summary, prompt_scorings.get(plan.suite))
+        _generate_run(plan, folder, count, summary, kept_generator)
+        if not any(kept_generator.serves(p.checkpoint, p.settings) for p in pending_plans):
+            kept_generator.release()  # judges then have the device for themselves
+        _score_or_classify(plan, folder, count, summary, prompt_scorings.get(plan.suite))
         if run in measured_runs:
             summary.n_scored += _measure_cost(plan, folder)
     summary.written_paths += _write_tables(table_names, tables, scale, out, entries, runs_by_table)
     return summary
+
+
+def _order_by_checkpoint(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Return each run once; those of one checkpoint follow each other, so it is loaded once."""
+    first_positions: dict[str, int] = {}
+    for position, run in enumerate(runs):
+        first_positions.setdefault(run.checkpoint, position)
+    return sorted(dict.fromkeys(runs), key=lambda run: first_positions[run.checkpoint])
+
+
+def select_table_names(names: Sequence[str]) -> Sequence[str]:
+    """Return the names of the tables; those of all registered tables for `all` alone."""
+    return registry.list_names("tables") if list(names) == [ALL_TABLES] else names
+
+
+def _check_preset(overrides: Mapping[str, SettingValue], runs: Sequence[PlannedRun]) -> None:
+    """Raise OptionError if no run has a suite with the preset that the user chose."""
+    preset = overrides.get("preset")
+    suites = list(dict.fromkeys(run.suite for run in runs))
+    presets = list(dict.fromkeys(name for suite in suites for name in load_suite(suite).presets))
+    if preset is not None and runs and preset not in presets:
+        advice = f"choose one of {', '.join(presets)}" if presets else "leave --preset out"
+        raise OptionError(f"no suite of {', '.join(suites)} has a preset {preset!r}; {advice}")
+
+
+def estimate_costs(
+    names: Sequence[str],
+    scale: Scale,
+    count: int | None,
+    out: Path | None,
+    device: str,
+    overrides: Mapping[str, SettingValue] = NO_OVERRIDES,
+    entries: Entries = NO_ENTRIES,
+    n_gpus: int = 1,
+    rates_path: Path | None = None,
+) -> tuple[CostEstimate, list[str]]:
+    """Return what `reproduce` would cost and what it lacks; nothing is loaded or written.
+
+    Rows of the paper without a registered checkpoint are estimated too, as the paper's network.
+
+    Args:
+        out: the folder of the runs; None counts no image as generated.
+        n_gpus: GPUs that share the work.
+        rates_path: measured rates, see `load_rates`.
+    """
+    tables = [board.load_table(name) for name in select_table_names(names)]
+    rates = load_rates(rates_path)
+    runs_by_table = [plan_table_runs(table, scale, entries) for table in tables]
+    runs = list(dict.fromkeys(run for table_work in runs_by_table for run in table_work.runs))
+    run_counts = Counter(run.checkpoint for run in runs)
+    options = _RunOptions(device, 0, None, None, AnnotatorOptions(device), overrides)
+    _check_preset(overrides, runs)
+
+    costs: list[RunCost] = []
+    plans: list[Plan] = []
+    missing: list[UnmetRequirement] = []
+    for run in runs:
+        plan = plan_or_requirement(partial(_plan, run, options))
+        if isinstance(plan, UnmetRequirement):
+            missing.append(plan)
+            continue
+        plans.append(plan)
+        needs_subfolder = run_counts[run.checkpoint] > 1 or run.resolution is not None
+        folder = run.folder(out, needs_subfolder) if out else None
+        suite_count = load_suite(run.suite).count
+        n_images = suite_count if count is None else count
+        costs.append(estimate_plan(run.checkpoint, plan, n_images, folder, rates))
+
+    if scale == "paper":
+        checkpoint_names = registry.list_names("checkpoints")
+        costs += estimate_rows_without_checkpoint(tables, count, rates, overrides, checkpoint_names)
+        missing += [
+            requirement
+            for table, table_work in zip(tables, runs_by_table, strict=True)
+            if (requirement := table_work.requirement(table)) is not None
+        ]
+    missing += missing_requirements(plans) if plans else []
+    rates_text = f"{rates.gpu} ({rates.source})"
+    return CostEstimate(tuple(costs), n_gpus, rates_text), [item.text for item in missing]
 
 
 def _check_scaling(scaling: str | None, runs: Sequence[PlannedRun], names: Sequence[str]) -> None:
@@ -224,6 +324,7 @@ class _RunOptions(NamedTuple):
     scaling: str | None
     judge: str | None
     annotator_options: AnnotatorOptions
+    overrides: Mapping[str, SettingValue] = NO_OVERRIDES
 
 
 def _make_plans(
@@ -288,12 +389,15 @@ def _plan(run: PlannedRun, options: _RunOptions) -> Plan:
     """Return the plan of a run; a classifier's has no seed, because it generates nothing."""
     if is_classification_suite(run.suite):
         return make_classifier_plan(run.checkpoint, run.suite, {"device": options.device})
-    overrides: dict[str, Option | None] = {
+    overrides: dict[str, SettingValue] = {
+        **options.overrides,
         "device": options.device,
         "seed": options.seed,
         "resolution": run.resolution,
         "pos_scaling": options.scaling if _exceeds_training_size(run) else None,
     }
+    if overrides.get("preset") not in load_suite(run.suite).presets:
+        overrides["preset"] = None  # another row's suite has it
     return make_plan(run.checkpoint, run.suite, overrides)
 
 
@@ -319,24 +423,40 @@ def _prompt_scorings(
     return scorings
 
 
-def _generate_and_score(
+def _sample_count(plan: Plan, count: int | None) -> int:
+    """Return how many samples of a run are generated and scored."""
+    suite_count = load_suite(plan.suite).count
+    sample_count = count or suite_count
+    return min(sample_count, suite_count) if is_prompt_suite(plan.suite) else sample_count
+
+
+def _generate_run(
+    plan: Plan,
+    folder: Path,
+    count: int | None,
+    summary: ReproduceSummary,
+    kept_generator: KeptGenerator,
+) -> None:
+    """Generate `count` samples of a run; None: all. A classifier generates nothing."""
+    if is_classification_suite(plan.suite):
+        return
+    indices = range(_sample_count(plan, count))
+    generation = generate(plan, indices, folder, open_network=kept_generator.open)
+    summary.n_generated += generation.n_generated
+
+
+def _score_or_classify(
     plan: Plan,
     folder: Path,
     count: int | None,
     summary: ReproduceSummary,
     prompt_scoring: PromptScoring | None,
 ) -> None:
-    """Generate and score `count` samples of a run, or classify as many real images; None: all."""
+    """Score `count` samples of a run, or classify as many real images; None: all."""
     if is_classification_suite(plan.suite):
         results = classify(plan, folder, RealImageSelection(count=count))
-        summary.n_scored += sum(result.is_new for result in results)
-        return
-
-    sample_count = count or load_suite(plan.suite).count
-    if is_prompt_suite(plan.suite):
-        sample_count = min(sample_count, load_suite(plan.suite).count)
-    summary.n_generated += generate(plan, range(sample_count), folder).n_generated
-    results = _score_run(plan, folder, sample_count, prompt_scoring)
+    else:
+        results = _score_run(plan, folder, _sample_count(plan, count), prompt_scoring)
     summary.n_scored += sum(result.is_new for result in results)
 
 

@@ -70,30 +70,30 @@ def test_no_more_items_are_read_than_may_wait() -> None:
 
 
 def test_a_closed_iterator_drops_items_that_no_thread_has_begun() -> None:
-    begun = []
+    started_items = []
 
     def note(value: int) -> int:
-        begun.append(value)
+        started_items.append(value)
         time.sleep(0.02)
         return value
 
     values = map_in_threads(note, range(40), 30, 1)
     assert next(values) == 0
     values.close()  # type: ignore[attr-defined]
-    count = len(begun)
+    count = len(started_items)
     assert count < 30
     time.sleep(0.05)
-    assert len(begun) == count
+    assert len(started_items) == count
     assert not any(thread.name.startswith("harope-bench") for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("n_threads", THREADS)
 def test_a_writer_writes_everything_in_order(n_threads: int) -> None:
-    written: list[int] = []
-    with OrderedWriter(slow_square, written.append, 4, n_threads) as writer:
+    written_items: list[int] = []
+    with OrderedWriter(slow_square, written_items.append, 4, n_threads) as writer:
         for value in range(20):
             writer.submit(value)
-    assert written == [value * value for value in range(20)]
+    assert written_items == [value * value for value in range(20)]
 
 
 def test_a_writer_writes_while_the_caller_works() -> None:
@@ -119,7 +119,7 @@ def test_a_writer_holds_no_more_items_than_may_wait() -> None:
             writer.submit(value)
             n_submitted += 1
             largest = max(largest, n_submitted - n_written)
-    # One more item may be written but not yet counted as such.
+    # One more item may be written_items but not yet counted as such.
     assert largest <= 3 + 1
     assert n_written == 20
 
@@ -127,7 +127,7 @@ def test_a_writer_holds_no_more_items_than_may_wait() -> None:
 @pytest.mark.parametrize("n_threads", THREADS)
 @pytest.mark.parametrize("step", ["encode", "write"])
 def test_a_writer_raises_its_error_and_writes_nothing_after_it(n_threads: int, step: str) -> None:
-    written: list[int] = []
+    written_items: list[int] = []
 
     def encode(value: int) -> int:
         if value == 3 and step == "encode":
@@ -137,7 +137,7 @@ def test_a_writer_raises_its_error_and_writes_nothing_after_it(n_threads: int, s
     def write(value: int) -> None:
         if value == 3 and step == "write":
             raise SampleError("sample 3 has no pixels")
-        written.append(value)
+        written_items.append(value)
 
     def write_all() -> None:
         with OrderedWriter(encode, write, 2, n_threads) as writer:
@@ -146,24 +146,24 @@ def test_a_writer_raises_its_error_and_writes_nothing_after_it(n_threads: int, s
 
     with pytest.raises(SampleError, match="sample 3 has no pixels"):
         write_all()
-    assert written == [0, 1, 2]
+    assert written_items == [0, 1, 2]
 
 
 @pytest.mark.parametrize("n_threads", THREADS)
 def test_an_error_of_the_caller_is_raised_after_what_it_submitted_is_written(
     n_threads: int,
 ) -> None:
-    written: list[int] = []
+    written_items: list[int] = []
 
     def fail_after_five() -> None:
-        with OrderedWriter(slow_square, written.append, 9, n_threads) as writer:
+        with OrderedWriter(slow_square, written_items.append, 9, n_threads) as writer:
             for value in range(5):
                 writer.submit(value)
             raise RuntimeError("the network failed")
 
     with pytest.raises(RuntimeError, match="the network failed"):
         fail_after_five()
-    assert written == [0, 1, 4, 9, 16]
+    assert written_items == [0, 1, 4, 9, 16]
 
 
 def test_the_number_of_threads_is_that_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch_fidelity.interpolate_compat_tensorflow import (
+    interpolate_bilinear_2d_like_tensorflow1x,
+)
 
 from harope_bench import testing
 from harope_bench.core import registry
@@ -67,7 +70,8 @@ def test_one_pass_says_what_torch_fidelity_says(own_weights: Path, images: np.nd
     )
     with torch.inference_mode():
         features, logits = library_extractor(shown_permute)
-        plain_value = Trunk(library_extractor)(resize_like_tensorflow1(images))
+        resized_images = resize_like_tensorflow1(images).contiguous()  # the library's layout
+        plain_value = Trunk(library_extractor)(resized_images)
     features_result = registry.load_by_name("judges", "inception-2015").open("cpu").extract(images)
     assert torch.equal(plain_value.features, features) and torch.equal(
         plain_value.logits, logits
@@ -116,6 +120,14 @@ def test_resize_is_tensorflow_1s(side: int) -> None:
     assert (
         side == 299 or np.abs((centred_value - 128) / 128 - expected).max() > 0.05
     )  # the half-pixel rule would show
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 5), (28, 28), (299, 299), (300, 256), (90, 700)])
+def test_resize_has_the_bits_of_torch_fidelity(height: int, width: int) -> None:
+    images = np.random.default_rng(3).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    expected = interpolate_bilinear_2d_like_tensorflow1x(x, size=(299, 299), align_corners=False)
+    assert torch.equal(resize_like_tensorflow1(images), (expected - 128) / 128)
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (300, 299), (700, 500)])

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from harope_bench.core import registry
 from harope_bench.core.errors import MissingExtraError, OptionError, PlanMismatchError, WeightsError
 from harope_bench.encodings.ape import sincos_table
 from harope_bench.models.backbones import dit_keys
+from harope_bench.models.backbones.latents import Decoder, max_group_size
 from harope_bench.models.load_checkpoint import load_checkpoint_record, open_generator
 from harope_bench.models.register_checkpoint import register
 from harope_bench.pipeline.generate import generate, make_plan
@@ -337,3 +339,45 @@ def test_a_full_size_release_file_is_registered_and_sampled(tmp_path: Path) -> N
     with Image.open(tmp_path / "run/images/000003.png") as picture:
         assert picture.size == (256, 256)
         assert np.asarray(picture).std() > 1
+
+
+# -------------------------------------------------------------------------------------------
+# decoding in groups
+
+
+class FakeVae:
+    """A decoder that enlarges latents; `rounds` makes its bits depend on the size of the batch."""
+
+    def __init__(self, rounds: bool) -> None:
+        self.config = SimpleNamespace(scaling_factor=0.5)
+        self.rounds = rounds
+        self.group_sizes: list[int] = []
+
+    def decode(self, latents: torch.Tensor) -> Any:
+        self.group_sizes.append(len(latents))
+        factor = 1 + 1e-7 * len(latents) if self.rounds else 1.0
+        images = factor * latents[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)
+        return SimpleNamespace(sample=images)
+
+
+@pytest.mark.parametrize("rounds", [False, True])
+def test_latents_are_decoded_in_groups_only_if_no_bit_changes(rounds: bool) -> None:
+    latents = torch.randn((8, 4, 4, 4), generator=torch.Generator().manual_seed(0))
+    expected = Decoder(FakeVae(rounds))(latents)
+    vae = FakeVae(rounds)
+    decoder = Decoder(vae, group_size=4)
+    assert torch.equal(decoder(latents), expected)
+    assert vae.group_sizes == [1] * 8 + [4, 4]
+    vae.group_sizes.clear()
+    assert torch.equal(decoder(latents), expected)
+    assert vae.group_sizes == ([1] * 8 if rounds else [4, 4])
+
+
+def test_large_images_and_odd_batches_are_decoded_one_by_one() -> None:
+    assert max_group_size((32, 32)) == 16
+    assert max_group_size((64, 64)) == 4
+    assert max_group_size((128, 128)) == 1
+    assert max_group_size((256, 256)) == 1
+    vae = FakeVae(rounds=False)
+    Decoder(vae, group_size=4)(torch.zeros(6, 4, 4, 4))
+    assert vae.group_sizes == [1] * 6

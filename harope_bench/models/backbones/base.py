@@ -74,7 +74,13 @@ GENERATION_SETTINGS = frozenset(
         "steps",
         "guidance",
         "pos_scaling",
+        "tf32",
     }
+)
+# Settings that a loaded generator reads for each batch, and not when it is opened.
+SETTINGS_OF_GENERATE = (
+    *("sampler", "steps", "guidance", "guidance_channels", "spacing"),
+    *("seed", "tile", "labels", "tf32"),
 )
 CLASSIFICATION_SETTINGS = frozenset({"resolution", "tile", "device", "dtype", "pos_scaling"})
 
@@ -305,6 +311,14 @@ class Backbone(BackboneContract, Generic[NetworkT]):
     def resolve_settings(self, checkpoint: Checkpoint, settings: Settings) -> Settings:
         """Return checked settings, completed by what is read from files (autoencoder's hash)."""
         return settings
+
+    def opening_settings(self, settings: Settings) -> Settings:
+        """Return settings that are equal wherever `open` returns the same network.
+
+        A network that is loaded then serves both. By default all settings count but those that
+        only `generate` reads.
+        """
+        return settings.model_copy(update=dict.fromkeys(SETTINGS_OF_GENERATE))
 
     def export(
         self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor], is_folded: bool

@@ -133,6 +133,29 @@ def add_transformer_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor
     return {f"transformer.{key}": value for key, value in state_dict.items()}
 
 
+class LastCall:
+    """A function that keeps its last result, for calls with equal arguments.
+
+    The copies of a prompt follow each other, so its text embeddings are computed once. A call with
+    a tensor is not kept.
+    """
+
+    def __init__(self, function: Callable[..., object]):
+        self.function = function
+        self.arguments: object = None
+        self.result: object = None
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Return the function's result."""
+        arguments = (args, kwargs)
+        if any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
+            return self.function(*args, **kwargs)
+        if self.arguments != arguments:
+            self.result = self.function(*args, **kwargs)
+            self.arguments = arguments
+        return self.result
+
+
 class PipelineImageGenerator(ImageGenerator):
     """Generates images with the pipeline's own scheduler, from noise of our generators."""
 
@@ -142,6 +165,7 @@ class PipelineImageGenerator(ImageGenerator):
         self.pipe = pipe
         self.network = network
         self.config = config
+        pipe.encode_prompt = LastCall(pipe.encode_prompt)
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[Request], settings: Settings) -> GeneratedBatch:
@@ -449,6 +473,18 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
         if settings.fold is None and self.has_foldable_matrix(checkpoint):
             return settings.model_copy(update={"fold": True})
         return settings
+
+    def opening_settings(self, settings: Settings) -> Settings:
+        """Return settings that are equal wherever `open` returns the same pipeline.
+
+        Without position scaling and with a time shift that grows, one pipeline generates images of
+        every size.
+        """
+        opening_settings = super().opening_settings(settings)
+        is_scaled = settings.pos_scaling not in (None, "none")
+        if is_scaled or settings.mu_policy == "clamp":
+            return opening_settings
+        return opening_settings.model_copy(update={"resolution": None})
 
     def has_foldable_matrix(self, checkpoint: Checkpoint) -> bool:
         """Return whether the encoding has matrices before the rotation; no weights are read."""

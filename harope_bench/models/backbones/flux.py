@@ -170,13 +170,13 @@ class FluxBackbone(AdapterPipelineBackbone):
     default_fields = {
         "steps": 28,
         "guidance": 3.5,
-        "drawing": {"mu_policy": "extrapolate", "vae_tiling": True},
+        "drawing": {"mu_policy": "extrapolate", "vae_tiling": True, "dtype": "bfloat16"},
     }
     # Defaults of a model without guidance embedding, as FLUX.1-schnell is published.
     distilled_defaults: ClassVar[CheckpointFields] = {
         "steps": 4,
         "config": {"text_tokens": 256},
-        "drawing": {"vae_tiling": True},
+        "drawing": {"vae_tiling": True, "dtype": "bfloat16"},
     }
     generator_class = FluxImageGenerator
     counted_projections = attention_cost.QKV_PROJECTIONS

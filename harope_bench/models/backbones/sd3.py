@@ -121,7 +121,11 @@ class Sd3Backbone(AdapterPipelineBackbone):
     transformer_class_name = "SD3Transformer2DModel"
     patch_size = 2
     base_encoding = ("ape", {"form": "sd3"})
-    default_fields = {"steps": 28, "guidance": 7.0, "drawing": {"vae_tiling": True}}
+    default_fields = {
+        "steps": 28,
+        "guidance": 7.0,
+        "drawing": {"vae_tiling": True, "dtype": "bfloat16"},
+    }
     config_class = Sd3Config
     extra_text_tokens = 77  # Of CLIP.
 
