@@ -42,6 +42,8 @@ STAND_ALONE = (
 # extras that the package imports; the others are for tests and tools
 RUN_TIME = ("torch", "frames", "t2i", "mmdet")
 TOOLS = {
+    "mkdocs-material",  # .ci/docs
+    "mkdocstrings",
     "pytest-xdist",
     "mypy",
     "ruff",
@@ -147,17 +149,21 @@ def test_what_tests_import_is_declared_and_used() -> None:
     assert (
         imported_packages - base() - extra_packages(*RUN_TIME, "test", "parity") - INDIRECT == set()
     )
-    assert included_extras("dev") == {"test"}
+    assert included_extras("dev") == {"docs", "test"}
     assert included_extras("test") == {"torch", "frames"}
     assert (
-        extra_packages("test", "parity", "dev") - imported_packages - TOOLS - set(FOR_OTHERS)
+        extra_packages("test", "parity", "docs", "dev")
+        - imported_packages
+        - TOOLS
+        - set(FOR_OTHERS)
         == set()
     )
 
 
 def test_every_extra_is_known_here() -> None:
     extras = project()["optional-dependencies"]
-    assert isinstance(extras, dict) and set(extras) == {*RUN_TIME, "all", "parity", "test", "dev"}
+    assert isinstance(extras, dict)
+    assert set(extras) == {*RUN_TIME, "all", "parity", "test", "docs", "dev"}
 
 
 def test_extras_include_what_they_build_on() -> None:
