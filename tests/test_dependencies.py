@@ -42,6 +42,8 @@ STAND_ALONE = (
 # extras that the package imports; the others are for tests and tools
 RUN_TIME = ("torch", "frames", "t2i", "mmdet")
 TOOLS = {
+    "mkdocs-material",  # .ci/docs
+    "mkdocstrings",
     "pytest-xdist",
     "mypy",
     "ruff",
@@ -151,10 +153,10 @@ def test_what_tests_import_is_declared_and_used() -> None:
         - INDIRECT
         == set()
     )
-    assert included_extras("dev") == {"browser", "test"}
+    assert included_extras("dev") == {"browser", "docs", "test"}
     assert included_extras("test") == {"torch", "frames"}
     assert (
-        extra_packages("test", "parity", "browser", "dev")
+        extra_packages("test", "parity", "browser", "docs", "dev")
         - imported_packages
         - TOOLS
         - set(FOR_OTHERS)
@@ -164,7 +166,7 @@ def test_what_tests_import_is_declared_and_used() -> None:
 
 def test_every_extra_is_known_here() -> None:
     extras = project()["optional-dependencies"]
-    others = {"all", "browser", "dev", "parity", "test"}
+    others = {"all", "browser", "dev", "docs", "parity", "test"}
     assert isinstance(extras, dict) and set(extras) == {*RUN_TIME, *others}
 
 

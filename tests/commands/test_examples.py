@@ -1,4 +1,5 @@
-"""Every command has a help page with an example that runs, and a place in the documentation.
+"""Every command has a help page with an example that runs, and a place in the documentation
+(docs/reference/commands.md).
 
 The examples run in one folder, in the order in which a user would need them, with fewer images.
 Examples that need files of other people are parsed and not run.
