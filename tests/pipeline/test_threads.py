@@ -16,7 +16,7 @@ from harope_bench.core.errors import DiskError, SampleError
 from harope_bench.core.json_file import JsonObject
 from harope_bench.core.schema import Plan, Request, Settings
 from harope_bench.core.threaded_work import THREADS_VARIABLE
-from harope_bench.data.image_io import encode_png
+from harope_bench.data.image_io import SMALL_COMPRESSION, decode_image, encode_png
 from harope_bench.data.run_folder import EncodedSample, RunFolder
 from harope_bench.data.sample_set import SampleSet, open_samples
 from harope_bench.judges.base import LoadedAnnotator, LoadedFeatureExtractor
@@ -270,3 +270,13 @@ def test_predictions_are_those_of_one_thread(
     assert expected[3] == {9: "image 9 is damaged"}
     monkeypatch.setenv(THREADS_VARIABLE, thread_setting)
     assert shard() == expected
+
+
+def test_large_images_are_compressed_fast_to_the_same_pixels_and_small_ones_as_before() -> None:
+    rng = np.random.default_rng(4)
+    for side, is_as_before in ((32, True), (160, False)):
+        image = rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8).repeat(8, 0)
+        image = image.repeat(8, 1)
+        data = encode_png(image)
+        assert (data == encode_png(image, SMALL_COMPRESSION)) is is_as_before
+        assert np.array_equal(decode_image(data, "x").image, image)
