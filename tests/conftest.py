@@ -73,6 +73,7 @@ FILES_AND_WORDS = {
     "test_interface",
     "test_judge_base",
     "test_leaderboards",
+    "test_library_pipelines",
     "test_lora_files",
     "test_misnamed_contents",
     "test_official_chain",

@@ -9,8 +9,6 @@ Pipelines whose encoding can be replaced (FLUX.1, SD3) have backbones of their o
 from __future__ import annotations
 
 import importlib.util
-import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +43,7 @@ from harope_bench.models.backbones.diffusers_networks import import_diffusers
 from harope_bench.models.backbones.library_types import Pipeline
 from harope_bench.models.backbones.network_sizes import DTYPES
 from harope_bench.models.backbones.pipeline_call import PipelineCall
+from harope_bench.models.backbones.pipeline_messages import missing_weights, quiet_library
 from harope_bench.models.pipeline_manifest import check_pipeline_files
 from harope_bench.models.samplers.noise import index_generator
 
@@ -56,12 +55,6 @@ OFFLOAD = "enable_model_cpu_offload"  # option beside those of the call
 CLEAN_CAPTION = "clean_caption"
 CAPTION_PACKAGES = (("bs4", "beautifulsoup4"), ("ftfy", "ftfy"))  # module and package
 COMMON_SETTINGS = frozenset({"resolution", "seed", "tile", "device", "dtype", "vae_tiling"})
-# What the libraries log when a component gets random weights in place of missing ones.
-MISSING_WEIGHTS_TEXTS = (
-    "newly initialized",
-    "MISSING",
-    "not initialized from the model checkpoint",
-)
 
 
 class LibraryPipelineGenerator(ImageGenerator):
@@ -163,33 +156,6 @@ def seeded_global_generators(settings: Settings, index: int) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def quiet_library(printed_texts: set[str]) -> Iterator[None]:
-    """Hide the library's deprecations, and print each of its other messages once.
-
-    Args:
-        printed_texts: The messages that were printed; new ones are added.
-    """
-
-    def is_new(record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        is_first = text not in printed_texts
-        printed_texts.add(text)
-        return is_first
-
-    handlers = logging.getLogger("diffusers").handlers
-    for handler in handlers:
-        handler.addFilter(is_new)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(is_new)
-
-
 TensorDict = dict[str, "Tensor"]
 
 
@@ -201,34 +167,6 @@ def _step_callback(steps: int | None) -> Any:  # Any: the library's type of a ca
         return tensors
 
     return report
-
-
-class _MissingWeights(logging.Handler):
-    """Collects what the libraries log about weights that no file has."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep a message that says that weights are missing."""
-        text = record.getMessage()
-        if any(mark in text for mark in MISSING_WEIGHTS_TEXTS):
-            self.texts.append(text)
-
-
-@contextmanager
-def missing_weights() -> Iterator[list[str]]:
-    """Yield the list of messages about missing weights, which fills while a pipeline loads."""
-    handler = _MissingWeights()
-    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
-    for logger in loggers:
-        logger.addHandler(handler)
-    try:
-        yield handler.texts
-    finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
 
 
 class DiffusersPipelineBackbone(ManifestBackbone[Any]):  # Any: no network of this package
