@@ -192,22 +192,32 @@ class LabelRunner:
     In a guided batch the branch with labels is first, so its rows are those of the requests.
     """
 
-    excluded_tokens = ""
-
     def __init__(self, generator: ImageGenerator, network: EncodedNetwork):
         self.generator = generator
         self.network = network
+        n_layers = network.encoding.shape.layers
+        has_label_tokens = any(network.count_prefix_tokens(layer) for layer in range(n_layers))
+        self.excluded_tokens = "label tokens" if has_label_tokens else ""
 
     def run(self, plan: Plan, n_images: int, recorder: QueryKeyRecorder) -> None:
-        """Generate the requests in padded batches; padding rows are not recorded."""
+        """Generate the requests in padded batches; padding rows are not recorded.
+
+        Tokens of the label (JiT) are before those of the image.
+        """
         tile = plan.settings.tile
         network_times = sampler_times(plan)
         requests = {r.index: r for r in load_suite(plan.suite).requests(range(n_images))}
         hook = self.network.register_forward_pre_hook(
             lambda _, inputs: recorder.start_forward(float(inputs[1][0]))
         )
+
+        def record_image_tokens(layer: int, q: Tensor, k: Tensor, positions: Tensor) -> None:
+            n_prefix = self.network.count_prefix_tokens(layer)
+            image_positions = positions[n_prefix:] if n_prefix else positions
+            recorder.record(layer, q[:, :, n_prefix:], k[:, :, n_prefix:], image_positions)
+
         try:
-            with record_rotations(self.network.encoding, recorder.record):
+            with record_rotations(self.network.encoding, record_image_tokens):
                 for indices in group_by_padded_batch(list(requests), tile):
                     # Index i is in row i % tile; other rows repeat a request.
                     rows = [requests[indices[0]]] * tile

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from harope_bench.analysis.attention_hooks import LabelRunner, QueryKeyRecorder
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, MissingVaeError, OptionError, WeightsError
 from harope_bench.core.schema import Request, Settings
@@ -472,6 +473,25 @@ def test_an_autoencoder_of_other_latents_is_named(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------- guidance
+
+
+def test_tokens_of_the_label_are_not_recorded_as_tokens_of_the_image(tmp_path: Path) -> None:
+    record, _ = register_family(tmp_path, "jit", suite="digits")
+    plan = make_plan("f", "digits", {"resolution": 8, "steps": 2})
+    generator = open_generator(record, plan.settings)
+    shapes: dict[int, tuple[int, int]] = {}
+
+    def note_shapes(layer: int, q: Tensor, k: Tensor, positions: Tensor) -> None:
+        shapes[layer] = (q.shape[2], len(positions))
+
+    assert generator.network is not None
+    runner = LabelRunner(generator, generator.network)
+    assert runner.excluded_tokens == "label tokens"
+    runner.run(plan, 1, QueryKeyRecorder([500], note_shapes))
+    assert shapes == {0: (16, 16), 1: (16, 16)}
+    adaptive = make_plan("f", "digits", {"resolution": 8, "sampler": "flow-dopri5"})
+    with pytest.raises(OptionError, match="flow-dopri5 chooses its times while it samples"):
+        runner.run(adaptive, 1, QueryKeyRecorder([500], note_shapes))
 
 
 def test_jits_images_are_those_of_its_own_sampler(tmp_path: Path) -> None:

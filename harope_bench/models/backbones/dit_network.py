@@ -177,6 +177,11 @@ class DiT(EncodedNetwork):
         """The fused query, key and value projections, one per layer."""
         return [block.attn.qkv for block in self.blocks if isinstance(block, DiTBlock)]
 
+    def count_prefix_tokens(self, layer: int) -> int:
+        """Return the number of label tokens before those of the patches in one layer."""
+        start = self.config.context_start
+        return self.config.context_tokens if start is not None and layer >= start else 0
+
     def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
         """Return the prediction for noised images: noise, or the velocity noise - image.
 
