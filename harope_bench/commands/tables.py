@@ -332,7 +332,7 @@ def reproduce_lines(summary: ReproduceSummary) -> list[str]:
     metavar="NAME",
     help=(
         "Table to show, as 2 or table2; may be repeated, the first one is at the top. Default: the"
-        " table that most of the runs fill, or a comparison of the runs if they fill no table."
+        " table whose rows the runs fill for the most part, otherwise a comparison of the runs."
     ),
 )
 @cloup.option(

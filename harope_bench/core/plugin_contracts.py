@@ -99,3 +99,7 @@ class EvaluatorContract:
     version: int
     title: str = ""
     metrics: tuple[Metric, ...]
+
+    def profile_metrics(self, profile: str) -> tuple[Metric, ...]:
+        """Return the metrics under a profile; by default every profile has the same ones."""
+        return self.metrics

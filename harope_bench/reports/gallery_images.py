@@ -18,7 +18,7 @@ from PIL import Image
 
 from harope_bench.core.errors import BenchError, SampleError
 from harope_bench.core.schema import ImageSource, SampleRecord
-from harope_bench.core.storage import sha256_file
+from harope_bench.core.storage import sha256_bytes, sha256_file
 from harope_bench.data.image_io import (
     SMALL_COMPRESSION,
     encode_png,
@@ -122,8 +122,12 @@ class RunImages:
                 return record.reason or "failed"
             return "no file inside the run"
         try:
-            with open_image(read_image_bytes(path), path.name) as image:
-                return _plain_image(image)
+            content = read_image_bytes(path)
+            with open_image(content, path.name) as image:
+                plain_image = _plain_image(image)
+            if record.sha256 and sha256_bytes(content) != record.sha256:
+                return "not the image that was generated"
+            return plain_image
         except SampleError as error:
             is_missing = isinstance(error.__cause__, FileNotFoundError)
             return "file missing" if is_missing else "not a readable image"

@@ -14,10 +14,11 @@ def evaluator_title(name: str) -> str:
     return (contract.title if contract else "") or name
 
 
-def declared_metrics(evaluator: str) -> dict[str, Metric]:
-    """Return the metrics of an evaluator by name, none if it is not installed."""
+def declared_metrics(evaluator: str, profile: str) -> dict[str, Metric]:
+    """Return the metrics of an evaluator's profile by name, none if it is not installed."""
     contract = _find_contract(evaluator)
-    return {metric.name: metric for metric in contract.metrics} if contract else {}
+    metrics = contract.profile_metrics(profile) if contract else ()
+    return {metric.name: metric for metric in metrics}
 
 
 def measurement_title(metric: Metric, measurement_name: str) -> str:

@@ -80,7 +80,10 @@ class ForestPlot:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One row of the comparison table as text. `sort_values` are the numbers in full."""
+    """One row of the comparison table as text. `sort_values` are the numbers in full.
+
+    is_tested: it has an adjusted p value.
+    """
 
     row: str
     baseline: str
@@ -95,6 +98,7 @@ class ComparisonRow:
     detectable_difference: str
     explanation: str
     sort_values: tuple[str, ...]
+    is_tested: bool
 
 
 def board_comparison_texts(board: Board) -> ComparisonTexts:
@@ -172,6 +176,7 @@ def _comparison_row(texts: ComparisonTexts, comparison: RowComparison) -> Compar
         _error_text(comparison.detectable_difference, column),
         difference.reason,
         tuple("" if value is None else repr(value) for value in numbers),
+        comparison.p_adjusted is not None,
     )
 
 

@@ -59,6 +59,7 @@ class PageSection:
     note_numbers: page numbers of the board's notes, by their numbers in the board.
     notes_text: page numbers of all notes of the table, as a text.
     n_omitted_metrics: metrics that the table leaves out, because they are many.
+    omitted_runs: names of the runs that are not compared here: of other suites, or too many.
     result_paths: of the results that fill a cell.
     """
 
@@ -83,6 +84,12 @@ class PageSection:
     note_numbers: Mapping[int, int] = field(default_factory=dict)
     notes_text: str = ""
     n_omitted_metrics: int = 0
+    omitted_runs: tuple[str, ...] = ()
+
+    @property
+    def n_tested(self) -> int:
+        """Return how many differences have a p value."""
+        return sum(line.is_tested for line in self.comparisons)
 
     @property
     def baselines_in_words(self) -> str:
@@ -198,6 +205,7 @@ def build_run_section(
             stored_result.path for run in run_set.runs for stored_result in run.results
         ),
         n_omitted_metrics=count_omitted_metrics(run_set),
+        omitted_runs=run_set.omitted_names,
     )
 
 
@@ -217,4 +225,6 @@ def _run_verdict(run_set: ComparedRunSet, texts: ComparisonTexts) -> PageVerdict
     if texts.comparisons:
         return write_verdict(texts)
     reason = "there is one run" if len(run_set.runs) == 1 else "the runs have no number in common"
+    if run_set.failure_reasons:
+        reason = run_set.failure_reasons[0]
     return missing_verdict(reason, f"Evidence {CHECKPOINT_EVIDENCE}")

@@ -145,15 +145,21 @@ def _certainty(texts: ComparisonTexts) -> str:
     ]
     counts = sorted({comparison.n_scored for comparison in compared or texts.comparisons})
     images = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    n_all = len(texts.comparisons)
+    n_tested = sum(comparison.p_adjusted is not None for comparison in texts.comparisons)
+    n_paired = sum(
+        comparison.difference.is_paired
+        for comparison in texts.comparisons
+        if comparison.p_adjusted is not None
+    )
+    noun = "image" if counts == [1] else "images"
     clauses = [
-        f"one run each, with {images} images scored, so this compares checkpoints, not methods"
+        f"one run each, with {images} {noun} scored, so this compares checkpoints, not methods"
         " (evidence L1)"
     ]
-    if n_all > 1:
-        n_paired = "all" if texts.n_paired == n_all else f"{texts.n_paired}"
+    if n_tested > 1:
+        paired_text = "all" if n_paired == n_tested else f"{n_paired}"
         clauses.append(
-            f"p values are Holm-adjusted over {n_all} differences (5% level), {n_paired} of them"
+            f"p values are Holm-adjusted over {n_tested} tests (5% level), {paired_text} of them"
             " paired"
         )
     if detectable := _detectable_text(texts):

@@ -33,12 +33,18 @@ from harope_bench.reports.table_layout import (
     format_difference,
     format_standard_error,
 )
-from harope_bench.statistics.compare import ComparedRuns, RunComparison, compare_runs
+from harope_bench.statistics.compare import (
+    ComparedRuns,
+    RunComparison,
+    adjust_together,
+    compare_runs,
+)
 
 # the encodings that others are compared with, the first one that was run
 BASELINE_ENCODINGS = ("rope-axial", "rope-vanilla", "ape")
 HEADLINE_METRICS = ("overall", "score", "fid", "is")
 MAX_RUNS = 6  # side by side
+UNDECLARED = " (evaluator not installed)"  # after the name of a metric, in place of its direction
 MAX_METRICS = 12  # on the first screen; the table of differences has all
 
 
@@ -48,7 +54,9 @@ class ComparedRunSet:
 
     names: of the runs by their ids, without what all of them have in common.
     baseline_name: the full name of the baseline.
-    comparisons: of each other run with the baseline.
+    comparisons: of each other run with the baseline; p values are adjusted over all of them.
+    failure_reasons: why runs are not compared with the baseline.
+    omitted_names: full names of the runs with results that are not side by side.
     """
 
     suite: str
@@ -57,7 +65,8 @@ class ComparedRunSet:
     baseline_name: str
     metrics: tuple[Metric, ...]
     comparisons: tuple[tuple[ReportedRun, RunComparison], ...]
-    n_excluded_runs: int
+    failure_reasons: tuple[str, ...]
+    omitted_names: tuple[str, ...]
 
     @property
     def baseline(self) -> ReportedRun:
@@ -111,14 +120,23 @@ def compare_run_set(runs: Sequence[ReportedRun]) -> ComparedRunSet | None:
     suite_runs = sorted((run for run in measured_runs if _suite(run) == suite), key=_baseline_order)
     shown_runs = tuple(suite_runs[:MAX_RUNS])
     comparisons = [(run, _compare(shown_runs[0], run)) for run in shown_runs[1:]]
+    compared = [
+        (run, comparison)
+        for run, comparison in comparisons
+        if isinstance(comparison, RunComparison)
+    ]
+    adjusted = adjust_together([comparison for _, comparison in compared])
+    reasons = [reason for _, reason in comparisons if isinstance(reason, str)]
+    names = unique_run_names(runs)
     return ComparedRunSet(
         suite,
         shown_runs,
         short_run_names(shown_runs),
-        unique_run_names(runs)[shown_runs[0].id],
+        names[shown_runs[0].id],
         _metrics(shown_runs),
-        tuple((run, comparison) for run, comparison in comparisons if comparison),
-        len(measured_runs) - len(shown_runs),
+        tuple((run, comparison) for (run, _), comparison in zip(compared, adjusted, strict=True)),
+        tuple(dict.fromkeys(reasons)),
+        tuple(names[run.id] for run in measured_runs if run not in shown_runs),
     )
 
 
@@ -140,13 +158,13 @@ def _baseline_order(run: ReportedRun) -> tuple[object, ...]:
     )
 
 
-def _compare(baseline: ReportedRun, run: ReportedRun) -> RunComparison | None:
-    """Return the comparison of a run with the baseline, None where their files forbid it."""
+def _compare(baseline: ReportedRun, run: ReportedRun) -> RunComparison | str:
+    """Return the comparison of a run with the baseline, or why there is none."""
     baseline_runs = ComparedRuns(baseline.folder, (baseline.results,))
     try:
         return compare_runs(baseline_runs, ComparedRuns(run.folder, (run.results,)))
-    except BenchError:
-        return None  # a metric of an evaluator that is not installed
+    except BenchError as error:  # such as a metric of an evaluator that is not installed
+        return error.detail
 
 
 def _metrics(runs: Sequence[ReportedRun]) -> tuple[Metric, ...]:
@@ -154,7 +172,8 @@ def _metrics(runs: Sequence[ReportedRun]) -> tuple[Metric, ...]:
     metrics: dict[str, Metric] = {}
     for run in runs:
         for stored_result in run.results:
-            declared = declared_metrics(stored_result.result.evaluator)
+            result = stored_result.result
+            declared = declared_metrics(result.evaluator, result.profile)
             for measurement in stored_result.result.measurements:
                 if measurement.metric not in metrics:
                     metrics[measurement.metric] = declared.get(
@@ -164,8 +183,8 @@ def _metrics(runs: Sequence[ReportedRun]) -> tuple[Metric, ...]:
 
 
 def _undeclared_metric(name: str) -> Metric:
-    """Return a metric of an evaluator that is not installed; its direction decides nothing."""
-    return Metric(name=name, title=name, direction="higher", unit="none", decimals=3)
+    """Return a metric of an evaluator that is not installed; its direction is not shown."""
+    return Metric(name=name, title=name + UNDECLARED, direction="higher", unit="none", decimals=3)
 
 
 def headline_metrics(run_set: ComparedRunSet) -> tuple[Metric, ...]:
@@ -284,6 +303,8 @@ def lay_out_run_set(run_set: ComparedRunSet, texts: ComparisonTexts, links: RunL
         column = texts.columns[metric.name]
         arrow = "higher" if metric.direction == "higher" else "lower"
         title = f"{column.title} ({arrow} is better)"
+        if metric.title.endswith(UNDECLARED):
+            title = column.title
         cells = [PageCell(title, column.title, "head")]
         for run in runs:
             comparison = None if has_difference else by_row.get((run.id, metric.name))

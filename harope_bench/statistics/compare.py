@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -206,6 +207,20 @@ def compare_runs(
     )
 
 
+def adjust_together(comparisons: Sequence[RunComparison]) -> tuple[RunComparison, ...]:
+    """Return comparisons with p values and verdicts Holm-adjusted over the metrics of all of them.
+
+    Several runs that are compared with one baseline are one family of tests.
+    """
+    metrics = [metric for comparison in comparisons for metric in comparison.metrics]
+    p_values = pairing.adjusted_p_values([metric.difference for metric in metrics])
+    adjusted = map(_with_adjusted_p, metrics, p_values)
+    return tuple(
+        replace(comparison, metrics=tuple(islice(adjusted, len(comparison.metrics))))
+        for comparison in comparisons
+    )
+
+
 def _with_adjusted_p(comparison: MetricComparison, p: float | None) -> MetricComparison:
     """Return the comparison with an adjusted p value and the verdict by it."""
     if p is None:
@@ -260,7 +275,8 @@ def _find_measurement(stored_result: StoredResult, metric: str) -> Measurement:
 def _declared_metric(stored_result: StoredResult, name: str) -> Metric:
     """Return the metric as the result's evaluator declares it."""
     evaluator = stored_result.result.evaluator
-    metrics = registry.load_plugin("evaluators", evaluator, EvaluatorContract).metrics
+    contract = registry.load_plugin("evaluators", evaluator, EvaluatorContract)
+    metrics = contract.profile_metrics(stored_result.result.profile)
     for metric in metrics:
         if metric.name == name:
             return metric

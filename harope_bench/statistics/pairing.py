@@ -335,9 +335,10 @@ def _declared_metric(result: Result, name: str) -> Metric | None:
     None if the evaluator is not installed or has no such metric.
     """
     try:
-        metrics = registry.load_plugin("evaluators", result.evaluator, EvaluatorContract).metrics
+        contract = registry.load_plugin("evaluators", result.evaluator, EvaluatorContract)
     except UnknownNameError:
         return None
+    metrics = contract.profile_metrics(result.profile)
     return next((metric for metric in metrics if metric.name == name), None)
 
 

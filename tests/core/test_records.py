@@ -255,6 +255,7 @@ OTHER_FIELDS = {
     "shift": 3.0,
     "diffusion": "constant",
     "pipeline_options": {"negative_prompt": "blurry"},
+    "tf32": True,
 }
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import fake_runs as fake
 import pytest
@@ -84,7 +85,7 @@ def test_the_answer_of_table_8_names_the_resolution(micro: Path, tmp_path: Path)
     assert "Against 256 RoPE, " in answer
     assert "256 HARoPE is better in FID-500 and IS" in answer
     assert "256 Absolution Embedding is worse in" in answer
-    assert "Holm-adjusted over 8 differences (5% level), all of them paired" in answer
+    assert "Holm-adjusted over 8 tests (5% level), all of them paired" in answer
 
 
 def test_every_baseline_of_a_table_is_named(tmp_path: Path) -> None:
@@ -273,6 +274,57 @@ def test_runs_of_no_table_are_shown_side_by_side(tmp_path: Path) -> None:
     text = Document(write_report(tmp_path, tmp_path / "r.html").read_text()).text
     assert text.count("Not recorded: Checkpoint, Training, Resolution, Sampler, Seed.") == 1
     assert text.count("All runs. Imported: without a plan") == 1
+
+
+def write_fid(folder: Path, name: str, value: float, **fields: Any) -> None:
+    result = fake.result(
+        None,
+        [fake.measurement("fid", value, 1.0)],
+        target=f"images/{name}",
+        samples_sha256=name[0] * 64,
+        **{"suite": "digits", **fields},
+    )
+    fake.write_result(folder / name, result)
+
+
+def test_p_values_of_several_runs_are_adjusted_together(tmp_path: Path) -> None:
+    """A difference that two runs alone resolve is not resolved among four."""
+    write_fid(tmp_path, "a", 30.0)
+    write_fid(tmp_path, "b", 33.1)  # p = 0.028
+    page = build_report_page(tmp_path)
+    assert page.run_section is not None
+    assert [line.verdict for line in page.run_section.comparisons] == ["worse"]
+    write_fid(tmp_path, "c", 30.0)
+    write_fid(tmp_path, "d", 30.0)
+    page = build_report_page(tmp_path)
+    assert page.run_section is not None
+    assert [line.verdict for line in page.run_section.comparisons] == ["not resolved"] * 3
+    assert "Holm-adjusted over 3 tests" in page.run_section.verdict.certainty.text
+
+
+def test_runs_that_are_not_compared_are_named(tmp_path: Path) -> None:
+    for name in "abc":
+        write_fid(tmp_path, name, 30.0)
+    write_fid(tmp_path, "other", 30.0, suite="shapes")
+    text = Document(write_report(tmp_path, tmp_path / "r.html").read_text()).text
+    assert "Not compared here: images/other" in text
+
+
+def test_metrics_of_another_profile_are_compared_by_its_direction(tmp_path: Path) -> None:
+    for name, value in (("a", 0.30), ("b", 0.90)):
+        result = fake.result(
+            None,
+            [fake.measurement("kid", value, 0.01)],
+            target=f"images/{name}",
+            suite="digits",
+            samples_sha256=name * 64,
+            profile="torch-fidelity",
+        )
+        fake.write_result(tmp_path / name, result)
+    section = build_report_page(tmp_path).run_section
+    assert section is not None
+    assert section.table.blocks[0][0][0].text.endswith("(lower is better)")
+    assert [line.verdict for line in section.comparisons] == ["worse"]
 
 
 def test_notes_stand_once_at_the_end(micro: Path) -> None:
