@@ -3,8 +3,8 @@
     python tests/helpers/doc_blocks.py docs/guides/compare.md   # write the outputs into the page
 
 A block of language `console` has command lines after `$ ` and what they print. All command lines of
-a page run in one folder, in their order. A block of language `bash` is not run; the comment
-`<!-- not run: REASON -->` is above it.
+a page run in one folder, in their order. A block under the comment `<!-- not run: REASON -->` is not
+run; every block of language `bash` has one.
 """
 
 from __future__ import annotations
@@ -71,10 +71,14 @@ def split_commands(block: str) -> list[Command]:
     return commands
 
 
+def run_blocks(page: Path) -> list[Block]:
+    """Return the console blocks of a page that are run."""
+    return [b for b in read_blocks(page) if b.language == "console" and not b.reason]
+
+
 def page_commands(page: Path) -> list[Command]:
     """Return all commands of the console blocks of a page, without installations."""
-    blocks = [block for block in read_blocks(page) if block.language == "console"]
-    commands = [command for block in blocks for command in split_commands(block.text)]
+    commands = [command for block in run_blocks(page) for command in split_commands(block.text)]
     return [command for command in commands if is_run(command)]
 
 
@@ -162,7 +166,7 @@ def write_outputs(page: Path) -> None:
         lines = [command.line for command in page_commands(page)]
         results = run_commands(lines, Path(folder))
     text = page.read_text()
-    for block in reversed([b for b in read_blocks(page) if b.language == "console"]):
+    for block in reversed(run_blocks(page)):
         parts = []
         commands = split_commands(block.text)
         n_run = len([command for command in commands if is_run(command)])
