@@ -3,8 +3,8 @@
     python tests/helpers/doc_blocks.py docs/guides/compare.md   # write the outputs into the page
 
 A block of language `console` has command lines after `$ ` and what they print. All command lines of
-a page run in one folder, in their order. A block under the comment `<!-- not run: REASON -->` is not
-run; every block of language `bash` has one.
+a page run in one folder, in their order. A block under the comment `<!-- not run: REASON -->` is
+not run; every block of language `bash` has one.
 """
 
 from __future__ import annotations
