@@ -25,15 +25,17 @@ def test_a_network_serves_other_seeds_and_no_other_precision(tmp_path: Path) -> 
     kept_generator = KeptGenerator()
     generator = kept_generator.open(plan.checkpoint, plan.settings)
 
-    def changed(**fields: object) -> Settings:
+    def changed_settings(**fields: object) -> Settings:
         return plan.settings.model_copy(update=fields)
 
-    assert kept_generator.open(plan.checkpoint, changed(seed=3, steps=9, tile=2)) is generator
-    assert not kept_generator.serves(plan.checkpoint, changed(dtype="bfloat16"))
-    assert not kept_generator.serves(plan.checkpoint, changed(resolution=56))
-    assert kept_generator.open(plan.checkpoint, changed(resolution=56)) is not generator
+    assert (
+        kept_generator.open(plan.checkpoint, changed_settings(seed=3, steps=9, tile=2)) is generator
+    )
+    assert not kept_generator.serves(plan.checkpoint, changed_settings(dtype="bfloat16"))
+    assert not kept_generator.serves(plan.checkpoint, changed_settings(resolution=56))
+    assert kept_generator.open(plan.checkpoint, changed_settings(resolution=56)) is not generator
     kept_generator.release()
-    assert not kept_generator.serves(plan.checkpoint, changed(resolution=56))
+    assert not kept_generator.serves(plan.checkpoint, changed_settings(resolution=56))
 
 
 def test_one_flux_pipeline_generates_every_size_as_a_fresh_one(tmp_path: Path) -> None:
