@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )
 @json_option
 def fetch(asset: str, source: Path | None, json_: bool) -> None:
-    """Download an ASSET (see `list assets`), or a model of the Hugging Face Hub.
+    """Download an ASSET (see `list assets`).
 
     An asset is a file of other people that this package does not include: weights of judges,
     prompts of benchmarks, reference statistics. The files are stored in the folder that the
@@ -43,9 +43,9 @@ def fetch(asset: str, source: Path | None, json_: bool) -> None:
     are checked. No other command uses the network. If the download is interrupted, run the command
     again: it continues.
 
-    A model is named hub:OWNER/NAME or hub:OWNER/NAME@REVISION, where REVISION is a branch, a tag or
-    a commit. Its configurations and .safetensors weights are stored in the hub's own cache, and
-    the commit is recorded: OWNER/NAME then stands for this commit.
+    ASSET is also a model of the Hugging Face Hub: hub:OWNER/NAME or hub:OWNER/NAME@REVISION, where
+    REVISION is a branch, a tag or a commit. Its configurations and .safetensors weights are stored
+    in the hub's own cache, and the commit is recorded: OWNER/NAME then stands for this commit.
 
     \b
     harope-bench fetch inception-2015

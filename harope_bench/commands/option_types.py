@@ -180,7 +180,7 @@ class RegisteredName(TextType):
     ) -> str:
         """Return the text, of `prompts:FILE` the name of its suite."""
         text = super().convert(value, param, ctx)
-        if self.kind != "suites":
+        if self.kind != "suites" or ":" not in text:  # which no registered name has
             return text
         from harope_bench.suites.prompt_files import resolve_suite_name
 

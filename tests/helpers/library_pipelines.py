@@ -23,7 +23,7 @@ CHAT_TEMPLATE = (
     "{% else %}{{ message['content'][0]['text'] }}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-VAE = {
+VAE: dict[str, Any] = {
     "block_out_channels": (4, 8),
     "down_block_types": ("DownEncoderBlock2D",) * 2,
     "up_block_types": ("UpDecoderBlock2D",) * 2,
@@ -32,7 +32,7 @@ VAE = {
     "norm_num_groups": 2,
     "sample_size": SIDE,
 }
-UNET = {
+UNET: dict[str, Any] = {
     "block_out_channels": (4, 8),
     "layers_per_block": 1,
     "sample_size": SIDE // 2,
@@ -40,7 +40,7 @@ UNET = {
     "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
     "norm_num_groups": 2,
 }
-QWEN_SIZES = {
+QWEN_SIZES: dict[str, Any] = {
     "intermediate_size": 16,
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -48,8 +48,8 @@ QWEN_SIZES = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,
 }
-QWEN_TOKENS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-GEMMA = {
+QWEN_TOKENS: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+GEMMA: dict[str, Any] = {
     "head_dim": 4,
     "hidden_size": 8,
     "intermediate_size": 8,

@@ -19,14 +19,15 @@ from torch.nn import functional as F
 
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, MissingVaeError, OptionError, WeightsError
-from harope_bench.core.schema import Settings
+from harope_bench.core.schema import Request, Settings
 from harope_bench.core.state_dicts import load_weights
 from harope_bench.models.backbones import dit_keys, latents
 from harope_bench.models.backbones.dit import DitImageGenerator, to_uint8
 from harope_bench.models.backbones.sampler_generator import guidance_scales
-from harope_bench.models.load_checkpoint import load_checkpoint_record
+from harope_bench.models.load_checkpoint import load_checkpoint_record, open_generator
 from harope_bench.models.register_checkpoint import description_lines, register
 from harope_bench.models.samplers.base import load_sampler
+from harope_bench.models.samplers.noise import index_generator, unit_noise
 from harope_bench.pipeline.generate import make_plan
 
 PLUGIN = registry.load_by_name("backbones", "dit")
@@ -437,6 +438,18 @@ def test_a_sampler_of_noise_is_rejected(tmp_path: Path) -> None:
     )
 
 
+def test_the_block_of_label_tokens_must_be_stated_where_the_depth_is_not_published(
+    tmp_path: Path,
+) -> None:
+    torch.save(official_state("jit"), tmp_path / "a.pt")
+    check_error(tmp_path / "a.pt", "context_start is None, wanted the index below 2 of the block")
+    check_error(
+        tmp_path / "a.pt",
+        "context_start is 2, wanted",
+        config={**CONFIGS["jit"], "context_start": 2},
+    )
+
+
 def test_an_autoencoder_of_other_latents_is_named(tmp_path: Path) -> None:
     state = official_state("lightningdit")
     wide_state = state_of({**SIZES, **PARTS["lightningdit"], "channels": 32}, "rope-axial")
@@ -459,6 +472,38 @@ def test_an_autoencoder_of_other_latents_is_named(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------- guidance
+
+
+def test_jits_images_are_those_of_its_own_sampler(tmp_path: Path) -> None:
+    """Heun in JiT's time, from noise to image, guided above 0.1, the last step Euler; each image
+    alone, where the package generates two in one batch.
+    """
+    record, state = register_family(tmp_path, "jit", suite="digits")
+    settings = make_plan("f", "digits", {"resolution": 8, "steps": 3}).settings
+    requests = [Request(index=i, label=3 + i) for i in range(2)]
+    images = open_generator(record, settings).generate(requests, settings).images
+    full_state = with_jits_rope(state)
+
+    def velocity(z: Tensor, t: float, label: int) -> Tensor:
+        predictions = [
+            (by_hand(full_state, z, torch.tensor([t]), torch.tensor([y])) - z) / max(1 - t, 0.05)
+            for y in (label, 10)
+        ]
+        scale = 3.0 if t > 0.1 else 1.0
+        return predictions[1] + scale * (predictions[0] - predictions[1])
+
+    for request, image in zip(requests, images, strict=True):
+        assert request.label is not None
+        z = unit_noise((3, 8, 8), [index_generator(0, request.index)])
+        for t, next_t in ((0.0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1.0)):
+            slope = velocity(z, t, request.label)
+            if next_t < 1:
+                slope = (slope + velocity(z + slope / 3, next_t, request.label)) / 2
+            z = z + slope / 3
+        # Levels that are half way differ by one where sums are in another order.
+        difference = image.astype(int) - to_uint8(z)[0].astype(int)
+        assert abs(difference).max() <= 1 and (difference != 0).mean() < 0.02
+        assert image.std() > 10
 
 
 def test_guidance_acts_inside_of_its_interval_row_by_row() -> None:

@@ -294,13 +294,12 @@ def test_trial_images_show_whether_a_pipeline_repeats_itself(
     assert load_checkpoint_record("steady").is_repeatable
     assert repeatability_text(load_checkpoint_record("steady")).startswith("repeatable")
     first_record = load_checkpoint_record("steady")
-    monkeypatch.setattr(
-        register_pipeline, "generates_equal_images", lambda *_: pytest.fail("a second trial")
-    )
-    register_small("steady", folder, Trial())
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            register_pipeline, "generates_equal_images", lambda *_: pytest.fail("a second trial")
+        )
+        register_small("steady", folder, Trial())
     assert load_checkpoint_record("steady") == first_record
-    monkeypatch.undo()
-    tiny.register_prompts(monkeypatch)
 
     from diffusers import AuraFlowPipeline
 

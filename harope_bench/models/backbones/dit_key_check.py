@@ -39,6 +39,7 @@ PUBLISHED_LAYOUTS: dict[FamilyName, dict[str, Option]] = {
         "mlp": "swiglu",
         "bottleneck": 2,
         "context_tokens": 2,
+        "context_start": 0,
     },
 }
 PUBLISHED_TABLES: dict[FamilyName, tuple[str, ...]] = {

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from harope_bench.core.errors import OptionError
 from harope_bench.core.record_base import Option
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings.ape import sincos_table
@@ -81,7 +82,7 @@ class DitConfig(NetworkSizes):
     has_table: bool = False
     bottleneck: int = Field(default=0, ge=0)
     context_tokens: int = Field(default=0, ge=0)
-    context_start: int = Field(default=0, ge=0)
+    context_start: int | None = Field(default=None, ge=0)
     latent_scale: int = Field(default=8, gt=0)
     noise_scale: float = Field(default=1.0, gt=0)
 
@@ -113,7 +114,15 @@ def configure(options: Mapping[str, Option]) -> DitConfig:
         if "size" not in options
         else ""
     )
-    return parse_sizes(DitConfig, "dit", options, hint, "give the side the network was trained on")
+    sizes = parse_sizes(DitConfig, "dit", options, hint, "give the side the network was trained on")
+    is_start_valid = sizes.context_start is not None and sizes.context_start < sizes.depth
+    if sizes.context_tokens and not is_start_valid:
+        raise OptionError(
+            f"dit config context_start is {sizes.context_start}, wanted the index below"
+            f" {sizes.depth} of the block that {sizes.context_tokens} label tokens join before; add"
+            " --config context_start=N"
+        )
+    return sizes
 
 
 class DiT(EncodedNetwork):
