@@ -92,14 +92,16 @@ def test_every_environment_variable_of_the_code_is_documented() -> None:
     sources = [path.read_text() for path in (ROOT / "harope_bench").rglob("*.py")]
     names = {name for text in sources for name in re.findall(r"\bHAROPE_BENCH_[A-Z0-9_]+", text)}
     names.discard("HAROPE_BENCH_GENERATE_DEVICE")  # an example of a command's own variable
-    documented = {name for name in first_column(ENVIRONMENT_PAGE) if name.startswith("HAROPE")}
-    assert documented - {"HAROPE_BENCH_COMMAND_OPTION"} == names
+    documented_names = {
+        name for name in first_column(ENVIRONMENT_PAGE) if name.startswith("HAROPE")
+    }
+    assert documented_names - {"HAROPE_BENCH_COMMAND_OPTION"} == names
 
 
 def test_the_exit_codes_are_those_of_the_code() -> None:
-    documented = {int(cell) for cell in first_column(ENVIRONMENT_PAGE) if cell.isdigit()}
+    documented_codes = {int(cell) for cell in first_column(ENVIRONMENT_PAGE) if cell.isdigit()}
     usage_error = click.UsageError("").exit_code
     interrupt = 130
     codes = {0, BENCH_ERROR_EXIT, usage_error, EXIT_NO, EXIT_NOT_CHECKED, EXIT_UNDECIDED, interrupt}
-    assert documented == codes | set(EXIT_CODES.values())
+    assert documented_codes == codes | set(EXIT_CODES.values())
     assert f"exit_code={interrupt}" in (ROOT / "harope_bench/cli.py").read_text()

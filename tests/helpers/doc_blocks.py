@@ -138,7 +138,9 @@ def find_difference(shown_lines: list[str], output: str) -> str | None:
 
 def is_same_line(shown_line: str, line: str) -> bool:
     """Return whether two lines have the same words, and numbers within the tolerances."""
-    shown_text, text = (" ".join(UNSTABLE.sub("?", each).split()) for each in (shown_line, line))
+    shown_text, text = (
+        " ".join(UNSTABLE.sub("?", raw_line).split()) for raw_line in (shown_line, line)
+    )
     if strip_numbers(shown_text) != strip_numbers(text):
         return False
     pairs = zip(NUMBER.findall(shown_text), NUMBER.findall(text), strict=True)
@@ -154,7 +156,7 @@ def is_close(shown_number: str, number: str) -> bool:
     """Return whether two numbers are equal, or close if one has decimals."""
     if "." not in shown_number + number:
         return shown_number == number
-    shown_value, value = (float(each.replace(",", "")) for each in (shown_number, number))
+    shown_value, value = (float(digits.replace(",", "")) for digits in (shown_number, number))
     tolerance = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * abs(shown_value)
     return abs(shown_value - value) <= tolerance
 
