@@ -20,9 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from isolation import pytest_runtest_makereport
 
 __all__ = ["pytest_runtest_makereport"]
+
+# A busy machine is no failure.
+settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any-machine")
 
 # What does not come with the project: beside the checkout, or where HAROPE_BENCH_SHARED says.
 SHARED_PATH = Path(
