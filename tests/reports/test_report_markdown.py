@@ -21,6 +21,7 @@ from harope_bench.reports.report_markdown import (
     write_report_markdown,
 )
 from harope_bench.reports.report_page import build_report_page
+from harope_bench.reports.run_card import ReportCheck
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,9 @@ def test_a_long_report_is_shortened_and_says_so(micro: Path) -> None:
     # even the longest page ends below the limit
     longest_page = replace(page, runs=page.runs * 600, checks=page.checks * 600)
     assert len(render_report_markdown(longest_page).encode()) <= MAX_BYTES
+    long_warning = ReportCheck("no", "\N{GREEK SMALL LETTER THETA}" * 50_000)
+    cut_text = render_report_markdown(replace(page, checks=(long_warning, *page.checks)))
+    assert len(cut_text.encode()) <= MAX_BYTES and cut_text.endswith("has all of it.\n")
 
 
 def test_hostile_texts_stay_text(tmp_path: Path) -> None:
