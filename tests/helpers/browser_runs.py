@@ -16,7 +16,7 @@ from harope_bench.cli import main
 from harope_bench.core.chart_schema import AttentionDistanceChart, CheckpointDistances
 from harope_bench.core.json_lines import append_line
 from harope_bench.core.schema import SampleRecord, make_warnings
-from harope_bench.core.storage import write_text
+from harope_bench.core.storage import sha256_file, write_text
 from harope_bench.reports.chart_files import write_figure
 
 # text that turns around, a word without a place to break it, and markup
@@ -52,7 +52,9 @@ def write_prompt_run(
         prompt = text or f"{index + 2} benches beside a lamp"
         file = f"images/{index:06d}.png"
         Image.new("RGB", (32, 32), (20 * index, 90, 160)).save(folder / file)
-        record = SampleRecord(index=index, file=file, sha256=fake.HASH, prompt=prompt)
+        record = SampleRecord(
+            index=index, file=file, sha256=sha256_file(folder / file), prompt=prompt
+        )
         append_line(folder / "samples.jsonl", record.to_json())
         rows.append(_score_row(index, prompt, score, text))
     n_correct = sum(score or 0.0 for score in scores)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.record_base import Option
-from harope_bench.core.state_dicts import SHOWN_KEY_LENGTH
+from harope_bench.core.state_dicts import SHOWN_KEY_LENGTH, shape_differences
 from harope_bench.models.backbones.dit_families import FAMILIES, FamilyName
 from harope_bench.models.backbones.dit_keys import PROJECTOR_PREFIX
 from harope_bench.models.backbones.dit_network import DiT, configure
@@ -50,16 +50,18 @@ PUBLISHED_TABLES: dict[FamilyName, tuple[str, ...]] = {
 }
 
 
-def check_keys(expected_keys: Iterable[str], keys: Iterable[str], description: str) -> None:
+def check_keys(
+    expected_state: Mapping[str, Tensor], state: Mapping[str, Tensor], description: str
+) -> None:
     """Raise WeightsError if keys are missing or unexpected, with the nearest family.
 
     Args:
-        expected_keys: Keys of the network.
-        keys: Keys of the weights.
-        description: Name of the weights for the message.
+        expected_state: State dict of the network.
+        state: State dict of the weights.
+        description: Name of the weights for the message, which also names other shapes.
     """
-    network_keys = set(expected_keys)
-    file_keys = set(keys)
+    network_keys = set(expected_state)
+    file_keys = set(state)
     problems = [
         f"{kind} {_list_keys(sorted(differing_keys))}"
         for kind, differing_keys in (
@@ -69,6 +71,8 @@ def check_keys(expected_keys: Iterable[str], keys: Iterable[str], description: s
         if differing_keys
     ]
     if problems:
+        if shape_texts := shape_differences(expected_state, state):
+            problems.append(f"mis-shaped {_list_keys(shape_texts)}")
         family = max(FAMILY_KEYS, key=lambda name: _similarity(name, file_keys))
         raise WeightsError(
             f"{description} does not fit: {'; '.join(problems)}; the keys are nearest to those of"
