@@ -370,7 +370,7 @@ def report(
     \b
     harope-bench report runs/table2 --table 2
     harope-bench report runs/table2 -o report.html --add my-pe="MyPE (ours)"
-    harope-bench report runs/geneval -o report.html --assets report-images
+    harope-bench report runs/shapes-harope -o report.html --assets report-images
     # For a pull request:
     harope-bench report runs/table2 -o report.md
     """

@@ -112,6 +112,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         Path("evaluation_metadata.jsonl").write_text(
             json.dumps({**prompt, "prompt": "a photo of a cat"}) + "\n"
         )
+        Path("my.csv").write_text("id,prompt\nfox,a red fox\n")
         Path("captions.jsonl").write_text(json.dumps({"text": "a photo of a cat"}) + "\n")
         yield path
 
