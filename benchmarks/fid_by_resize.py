@@ -229,7 +229,7 @@ def table(values: list[ToolValue]) -> str:
         f"| {value.tool.name} | {value.fid:.2f} | {value.tool.profiles or 'none'} |"
         for value in values
     ]
-    head = "| tool and resize | FID-536 | the same resize here, profile |\n|---|--:|---|\n"
+    head = "| tool and resize | FID-536 | profile with this resize |\n|---|--:|---|\n"
     return head + "\n".join(rows)
 
 
