@@ -30,6 +30,7 @@ REPEATABLE_KEY = "is_repeatable"  # of a config; False where one request gave di
 # The fields of a checkpoint that go into the digest of a plan.
 DIGEST_FIELDS = ("name", "backbone", "encoding", "options", "config", "sha256")
 # Settings that records of earlier versions do not have; they are written only where they are set.
+NEUTRAL_PIPELINE_OPTIONS = ("enable_model_cpu_offload",)  # decide where a pipeline runs alone
 LATER_SETTINGS = ("guidance_interval", "shift", "diffusion", "pipeline_options", "tf32")
 # Two numbers from 0 to 1, such as 0..0.9.
 INTERVAL_PATTERN = r"^(0(\.\d{1,9})?|1(\.0{1,9})?)\.\.(0(\.\d{1,9})?|1(\.0{1,9})?)$"
@@ -119,6 +120,16 @@ class Settings(Record):
             )
         return tile
 
+    @field_validator("guidance_interval")
+    @classmethod
+    def _check_interval(cls, interval: str | None) -> str | None:
+        """Return an interval; raise ValueError if its ends are the other way round."""
+        if interval is not None:
+            low, high = map(float, interval.split(".."))
+            if low > high:
+                raise ValueError(f"LOW is above HIGH in {interval}; write it as {high:g}..{low:g}")
+        return interval
+
     @property
     def sampling_text(self) -> str:
         """Return sampler, steps and guidance in words.
@@ -133,7 +144,25 @@ class Settings(Record):
         sampler = self.sampler or unnamed
         steps = "steps not set" if self.steps is None else f"{self.steps:,} steps"
         guidance = "no guidance" if self.guidance is None else f"guidance {self.guidance:g}"
-        return f"{sampler}, {steps}, {guidance}"
+        options = [
+            f"{name.replace('_', ' ')} {value}" for name, value in self.sampling_options.items()
+        ]
+        return ", ".join([sampler, steps, guidance, *options])
+
+    @property
+    def sampling_options(self) -> dict[str, Option]:
+        """Return the set options that change images and that few samplers or pipelines have."""
+        values: dict[str, Option | None] = {
+            "guidance_interval": self.guidance_interval,
+            "shift": self.shift,
+            "diffusion": self.diffusion,
+            **(self.pipeline_options or {}),
+        }
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None and name not in NEUTRAL_PIPELINE_OPTIONS
+        }
 
 
 class Checkpoint(Record):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harope_bench.core.errors import MissingExtraError, WeightsError
+from harope_bench.core.json_file import read_json
 from harope_bench.core.record_base import NAME_PATTERN, shorten_text
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.diffusers_networks import import_diffusers
@@ -107,16 +108,18 @@ def read_components(folder: Path, index: Mapping[str, object]) -> list[Component
     """
     components = []
     for name, entry in sorted(index.items()):
-        if not isinstance(entry, list) or entry == [None, None]:
-            continue  # an option of the pipeline's class, or a component that is left out
-        is_valid = len(entry) == 2 and all(isinstance(text, str) for text in entry)
+        if not isinstance(entry, list):
+            continue  # an option of the pipeline's class
+        is_empty = entry == [None, None]  # a component that is left out
+        is_valid = is_empty or (len(entry) == 2 and all(isinstance(text, str) for text in entry))
         if not is_valid or not NAME_PATTERN.fullmatch(name):
             raise WeightsError(
                 f"{folder / PIPELINE_INDEX} names the component {shorten_text(name, 40)!r} as"
                 f" {shorten_text(str(entry), 60)}, wanted [library, class]",
                 advice="copy the whole pipeline again",
             )
-        components.append(Component(name, entry[0], entry[1]))
+        if not is_empty:
+            components.append(Component(name, entry[0], entry[1]))
     return components
 
 
@@ -178,11 +181,23 @@ def _check_component(diffusers: DiffusersModule, folder: Path, component: Compon
     import torch
 
     if not issubclass(component_class, torch.nn.Module):
+        _reject_own_code(component_folder)
         return
     config = lora_manifest.component_config(folder, component.name)
     _check_quantization(component_folder, config.get("quantization_config"))
     stem = "model" if _is_transformers(component_class) else "diffusion_pytorch_model"
     lora_manifest.check_component_weights(component_folder, stem)
+
+
+def _reject_own_code(component_folder: Path) -> None:
+    """Raise WeightsError if a tokenizer or processor names a class in a file of its folder."""
+    for path in sorted(component_folder.glob("*config.json")):
+        document = read_json(path)
+        if isinstance(document, dict) and "auto_map" in document:
+            raise WeightsError(
+                f"{path} needs code of its folder (auto_map), which is never run",
+                advice="give a pipeline of classes of diffusers and transformers",
+            )
 
 
 def _is_transformers(component_class: type) -> bool:
@@ -211,6 +226,12 @@ def _component_class(diffusers: DiffusersModule, folder: Path, component: Compon
             f" ({component.class_name}), which neither diffusers {diffusers.__version__} nor"
             f" transformers {transformers.__version__} has; code of a model's folder is never run",
             advice="give a pipeline of their classes, or install newer ones",
+        )
+    if issubclass(component_class, (diffusers.DiffusionPipeline, diffusers.OnnxRuntimeModel)):
+        raise WeightsError(
+            f"{folder / PIPELINE_INDEX} wants a whole pipeline or an ONNX model as {component.name}"
+            f" ({component.class_name}), whose files are not checked",
+            advice="give a pipeline whose parts are networks, tokenizers and schedulers",
         )
     return component_class
 

@@ -38,7 +38,11 @@ from harope_bench.models.load_checkpoint import (
     load_checkpoint_record,
     open_generator,
 )
-from harope_bench.models.samplers.base import load_sampler, load_settings_sampler
+from harope_bench.models.samplers.base import (
+    SAMPLER_OPTIONS,
+    load_sampler,
+    load_settings_sampler,
+)
 from harope_bench.pipeline.stored_requests import check_stored_requests
 from harope_bench.suites.base import Suite, load_suite
 
@@ -95,6 +99,10 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue
         "tile": backbone.tile,
         **checkpoint.drawing,
     }
+    if explicit.get("sampler") not in (None, checkpoint.sampler):
+        option_names = load_sampler(str(explicit["sampler"])).option_names
+        for name in set(SAMPLER_OPTIONS) - set(option_names):
+            defaults.pop(name, None)  # an option of the checkpoint's own sampler
     check_settings(checkpoint, {**defaults, **explicit})
     labels = label_policy(suite_name, plugin, _optional_text(explicit.get("labels")))
     values = group_pipeline_options({**defaults, **explicit, "labels": labels})

@@ -9,6 +9,7 @@ and the difference says why.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -76,6 +77,7 @@ class MeasurementKey(NamedTuple):
     steps: int | str | None
     guidance: float | str | None
     pos_scaling: str | None
+    sampling_options: str | None
 
 
 # Fields that say how a number was measured. Measurements that differ in them are never compared.
@@ -93,8 +95,13 @@ def measurement_key(result: Result, measurement: Measurement) -> MeasurementKey:
     values = settings.model_dump() if settings else {}
     setting_values = [
         ("none" if values[name] is None else values[name]) if values else None
-        for name in SETTING_FIELDS[1:]
+        for name in SETTING_FIELDS[1:-1]
     ]
+    sampling_options = None
+    if settings is not None:
+        sampling_options = json.dumps(settings.sampling_options, sort_keys=True)
+        if not settings.sampling_options:
+            sampling_options = "none"
     return MeasurementKey(
         measurement.name,
         measurement.n_scored,
@@ -107,6 +114,7 @@ def measurement_key(result: Result, measurement: Measurement) -> MeasurementKey:
         f"{plan.suite}@{plan.suite_version}" if plan else None,
         settings.resolution if settings else None,
         *setting_values,
+        sampling_options,
     )
 
 

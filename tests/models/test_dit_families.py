@@ -343,7 +343,7 @@ def test_jits_first_average_is_taken(tmp_path: Path) -> None:
 
 def test_jit_at_512_pixels_starts_with_twice_the_noise(tmp_path: Path) -> None:
     fields = PLUGIN.published_defaults({"family": "jit", "depth": 24, "size": 512}, {})
-    assert (fields["config"], fields["guidance"]) == ({"noise_scale": 2.0}, 2.4)
+    assert (fields["config"], fields["guidance"]) == ({"noise_scale": 2.0}, 2.5)
     record, _ = register_family(tmp_path, "jit")
     record = record.model_copy(update={"config": {**record.config, "noise_scale": 2.0}})
     with pytest.raises(OptionError, match="flow-sde needs unit noise, this network starts"):
@@ -579,3 +579,43 @@ def test_repas_levels_are_rounded_down_and_the_others_to_the_nearest() -> None:
         exact_levels = (255 * (pixels.double() + 1) / 2).flatten()
         expected_levels = exact_levels.floor() if family == "repa" else (exact_levels + 0.5).floor()
         assert levels == expected_levels.clamp(0, 255).int().tolist()
+
+
+def test_an_adaptive_sampler_guides_a_row_as_it_does_alone() -> None:
+    """Rows of flow-dopri5 have times of their own, so some may be inside of the interval."""
+    torch.manual_seed(0)
+    config = {
+        "hidden": 32,
+        "depth": 2,
+        "heads": 4,
+        "patch": 2,
+        "size": 8,
+        "channels": 1,
+        "classes": 10,
+        "family": "sit",
+    }
+    network = PLUGIN.build("ape", {}, config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.25)
+    generator = DitImageGenerator(network, torch.device("cpu"), torch.float32)
+    settings = Settings(
+        resolution=8,
+        sampler="flow-dopri5",
+        steps=200,
+        guidance=4.0,
+        tile=4,
+        guidance_interval="0.3..0.7",
+    )
+    latents: list[torch.Tensor] = []
+    decode = generator.decode
+    generator.decode = lambda images: (latents.append(images.clone()), decode(images))[1]  # type: ignore[method-assign]
+    requests = [Request(index=index, label=index) for index in range(4)]
+    generator.generate(requests, settings)
+    generator.generate([requests[0]] * 4, settings)
+    assert torch.equal(latents[0][0], latents[1][0])
+
+
+def test_an_interval_that_is_the_wrong_way_round_is_an_error() -> None:
+    with pytest.raises(ValueError, match="LOW is above HIGH"):
+        Settings(resolution=8, tile=1, guidance_interval="0.9..0.1")

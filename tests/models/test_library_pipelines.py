@@ -425,6 +425,11 @@ def edit_config(folder: Path, component: str, **entries: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
 
 
+def edit_tokenizer(folder: Path, **entries: Any) -> None:
+    path = folder / "tokenizer/tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+
+
 def rename_weights(folder: Path, component: str, name: str) -> None:
     (path,) = (folder / component).glob("*.safetensors")
     path.rename(path.with_name(name))
@@ -496,6 +501,18 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a damaged index": (
         lambda folder: (folder / "model_index.json").write_text("{"),
         "is not readable JSON",
+    ),
+    "a tokenizer with code": (
+        lambda folder: edit_tokenizer(folder, auto_map={"AutoTokenizer": ["mine.Mine", None]}),
+        "tokenizer_config.json needs code of its folder (auto_map), which is never run",
+    ),
+    "a pipeline in a pipeline": (
+        lambda folder: edit_index(folder, vae=["diffusers", "DiffusionPipeline"]),
+        "wants a whole pipeline or an ONNX model as vae (DiffusionPipeline)",
+    ),
+    "an empty component that leads out": (
+        lambda folder: edit_index(folder, **{"../vae": [None, None]}),
+        "names the component '../vae' as",
     ),
     "a component that leads out": (
         lambda folder: edit_index(folder, **{"../vae": ["diffusers", "AutoencoderKL"]}),

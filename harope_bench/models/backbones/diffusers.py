@@ -326,10 +326,24 @@ def _enable_tiling(pipe: Pipeline, checkpoint: Checkpoint) -> None:
     enable_tiling()
 
 
+@contextmanager
+def no_questions_about_code() -> Iterator[None]:
+    """Make transformers raise ValueError where it would ask whether to run code of a folder."""
+    from transformers import dynamic_module_utils
+
+    seconds = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    try:
+        yield
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = seconds
+
+
 def load_pipeline(folder: Path, class_name: str, settings: Settings) -> Pipeline:
     """Return the pipeline of a folder in the settings' dtype, from safetensors alone.
 
-    Code of the folder is never run: `trust_remote_code` keeps its default, false.
+    Code of the folder is never run: `trust_remote_code` keeps its default, false, and a tokenizer
+    inside of a processor, for which transformers would ask on the terminal, is an error.
 
     Raises:
         WeightsError: The pipeline does not load, or a component lacks weights.
@@ -341,6 +355,7 @@ def load_pipeline(folder: Path, class_name: str, settings: Settings) -> Pipeline
             quiet_library(set()),
             torch.random.fork_rng(devices=[]),
             missing_weights() as messages,
+            no_questions_about_code(),
         ):
             pipe = pipeline_class.from_pretrained(
                 folder, dtype=DTYPES[settings.dtype], local_files_only=True, use_safetensors=True

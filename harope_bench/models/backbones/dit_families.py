@@ -78,9 +78,11 @@ FAMILIES: dict[FamilyName, Family] = {
         },
     ),
 }
-# Guidance of the larger JiT, by depth, and the side of those that start with twice the noise.
+# Guidance of the larger JiT by depth (LTH14/JiT:README.md): of 256 pixels (L/16, H/16), and of
+# those with 512 pixels (L/32, H/32), which start with twice the noise.
 JIT_GUIDANCE = {24: 2.4, 32: 2.2}
 JIT_LARGE_SIZE = 512
+JIT_LARGE_GUIDANCE = {24: 2.5, 32: 2.3}
 
 
 def family_defaults(
@@ -98,8 +100,10 @@ def family_defaults(
         return {}
     defaults = FAMILIES[family].defaults.copy() if family in FAMILIES else {}
     if family == "jit":
-        defaults["guidance"] = JIT_GUIDANCE.get(int(config["depth"]), 3.0)
-        if config.get("size") == JIT_LARGE_SIZE and "noise_scale" not in config:
+        is_large = config.get("size") == JIT_LARGE_SIZE
+        table = JIT_LARGE_GUIDANCE if is_large else JIT_GUIDANCE
+        defaults["guidance"] = table.get(int(config["depth"]), 3.0)
+        if is_large and "noise_scale" not in config:
             defaults["config"] = {"noise_scale": 2.0}
     if not config.get("null_label", True):
         defaults["guidance"] = 1.0

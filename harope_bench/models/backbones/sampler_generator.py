@@ -79,7 +79,11 @@ class SamplerImageGenerator(ImageGenerator, Generic[NetworkT]):
         sampler = load_settings_sampler(settings)
         conditions = self.conditions(requests).to(self.device)
         network = self._guided_network(
-            conditions, settings.guidance, settings.guidance_channels, settings.guidance_interval
+            conditions,
+            settings.guidance,
+            settings.guidance_channels,
+            settings.guidance_interval,
+            has_equal_times=not sampler.is_adaptive,
         )
         network = _report_calls(network, sampler.network_calls(settings.steps))
         images = sampler.sample(network, noise.to(self.device), settings.steps, generators)
@@ -98,6 +102,7 @@ class SamplerImageGenerator(ImageGenerator, Generic[NetworkT]):
         guidance: float,
         channels: str | None = None,
         interval: str | None = None,
+        has_equal_times: bool = True,
     ) -> Predictor:
         """Return the network with its conditions bound, under classifier-free guidance.
 
@@ -105,14 +110,16 @@ class SamplerImageGenerator(ImageGenerator, Generic[NetworkT]):
         channels ("3") or on all channels of the predicted noise. The other channels, such as the
         variance, are those of the conditional prediction.
         Source: facebookresearch/DiT:models.py:251-266, forward_with_cfg, which guides three of four
-        latent channels. Outside of the interval, the conditional network runs alone.
+        latent channels. Outside of the interval, the conditional network runs alone, unless the
+        times of the rows differ: the pass of a row must not depend on the others.
         """
         null_conditions = self.null_conditions(conditions)
         n_guided = 3 if channels == "3" else self.channels
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
             scales = guidance_scales(time, guidance, interval)  # (B,)
-            if guidance == 1 or (interval is not None and bool((scales == 1).all())):
+            is_outside = interval is not None and has_equal_times and bool((scales == 1).all())
+            if guidance == 1 or is_outside:
                 return self.network(x.to(self.dtype), time, conditions).float()
 
             # One forward pass for both predictions.

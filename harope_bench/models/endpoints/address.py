@@ -63,6 +63,7 @@ def parse_address(text: str) -> EndpointAddress:
     try:
         parts = urlsplit(text)
         port = parts.port
+        (parts.hostname or "").encode("idna")  # as the client does; a label may be too long
     except ValueError as error:
         raise OptionError(f"the endpoint has no valid address; {ADVICE}") from error
 
