@@ -66,11 +66,10 @@ def answer(status: str, body: object, *headers: str) -> Files:
     return {"head.txt": "\r\n".join(lines).encode(), "body.plain.json": d.json_bytes(body)}
 
 
-parser(
-    "an endpoint's image",
-    answer("200 OK", {"data": [{"b64_json": "aGVsbG8="}]}, "Content-Length: 37"),
-    read_answer,
-)
+IMAGE = {"data": [{"b64_json": "aGVsbG8="}]}
+LENGTH = f"Content-Length: {len(d.json_bytes(IMAGE))}"
+parser("an endpoint's image", answer("200 OK", IMAGE), read_answer)
+parser("an endpoint's head", answer("200 OK", IMAGE, LENGTH), read_answer, "head.txt")
 parser(
     "an endpoint's refusal",
     answer("400 Bad Request", {"error": {"message": "the prompt is too long", "code": None}}),
