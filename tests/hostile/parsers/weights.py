@@ -217,12 +217,13 @@ def read_defaults(folder: Path) -> object:
     known = {name: value for name, value in drawing.items() if name in fields}
     checked = register_checkpoint.validate_default_settings(known)
     checkpoint = pipeline_checkpoint(folder).model_copy(update={"drawing": checked})
-    trials = (register_pipeline.Trial(), register_pipeline.Trial("cuda:1", "bfloat16"))
+    device, dtype = text_file.read_text(folder / "trial.txt").partition(" ")[::2]
+    trials = (register_pipeline.Trial(), register_pipeline.Trial(device, dtype))
     return [register_pipeline.trial_settings(checkpoint, trial, 64) for trial in trials]
 
 
 parser(
     "defaults of a pipeline",
-    {"drawing.json": d.json_bytes(DRAWN)},
+    {"drawing.json": d.json_bytes(DRAWN), "trial.txt": b"cuda:1 bfloat16"},
     read_defaults,
 )
