@@ -98,15 +98,18 @@ def pipeline_files(folder: Path) -> Iterator[Path]:
 
     Raises:
         WeightsError: The folder has no readable index.
+        StorageError: The folder of a component cannot be listed.
     """
     index = lora_manifest.read_json_object(folder / PIPELINE_INDEX)
     yield folder / PIPELINE_INDEX
     for component, entry in sorted(index.items()):
         component_folder = folder / component
-        if isinstance(entry, list) and component_folder.is_dir():
-            for path in sorted(component_folder.iterdir()):
-                if path.is_file() and _is_read(path):
-                    yield path
+        if not isinstance(entry, list):
+            continue
+        with convert_os_errors(component_folder):
+            paths = sorted(component_folder.iterdir()) if component_folder.is_dir() else []
+            paths = [path for path in paths if path.is_file() and _is_read(path)]
+        yield from paths
 
 
 def _is_read(path: Path) -> bool:

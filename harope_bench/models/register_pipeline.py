@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pydantic import ValidationError
+
 from harope_bench.core import registry
 from harope_bench.core.device import require_device
 from harope_bench.core.errors import BenchError, GeneratorOutputError, OptionError
-from harope_bench.core.record_base import Option
+from harope_bench.core.record_base import Option, validation_summary
 from harope_bench.core.schema import REPEATABLE_KEY, Checkpoint, Request, Settings
 from harope_bench.core.storage import write_text
 from harope_bench.models import lora_manifest
@@ -225,7 +227,11 @@ def _is_repeatable(generator: ImageGenerator, settings: Settings) -> bool:
 
 
 def trial_settings(checkpoint: Checkpoint, trial: Trial, side: int) -> Settings:
-    """Return the settings of the trial images, with few steps."""
+    """Return the settings of the trial images, with few steps.
+
+    Raises:
+        OptionError: The device or the precision of the trial is none.
+    """
     values = {
         **checkpoint.drawing,
         "resolution": side,
@@ -236,7 +242,12 @@ def trial_settings(checkpoint: Checkpoint, trial: Trial, side: int) -> Settings:
     }
     if trial.dtype is not None:
         values["dtype"] = trial.dtype
-    return Settings.model_validate(group_pipeline_options(values))
+    try:
+        return Settings.model_validate(group_pipeline_options(values))
+    except ValidationError as error:
+        raise OptionError(
+            f"trial images: {validation_summary(error)}; give another value"
+        ) from error
 
 
 def repeatability_text(checkpoint: Checkpoint) -> str:

@@ -51,7 +51,9 @@ def read_prompt_rows(
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise OptionError(f"{path} is no {', '.join(SUFFIXES)}; give it the suffix of its format")
-    if not path.is_file():
+    with convert_os_errors(path):
+        is_file = path.is_file()
+    if not is_file:
         raise OptionError(f"{path} is no file; give the path of a file of prompts")
     if suffix == ".txt" and (prompt_column or id_column):
         raise OptionError(f"{path} has no columns; leave prompt= and id= out, or give a .csv")

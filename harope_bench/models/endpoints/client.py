@@ -345,7 +345,7 @@ def _retry_after(value: str | None) -> float:
     if seconds is not None:
         return float(seconds)
     try:
-        date = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        seconds_of_date = email.utils.parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError, OSError):  # no date, or one that the clock does not reach
         return 0.0
-    return max(0.0, date.timestamp() - time.time())
+    return max(0.0, seconds_of_date - time.time())

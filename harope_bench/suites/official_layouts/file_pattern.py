@@ -64,6 +64,10 @@ class NamePattern:
 
     def __init__(self, pattern: str):
         """Check a pattern; raise OptionError if it is invalid or names no .png file."""
+        if not pattern.isprintable():  # control characters, and bytes that are no UTF-8
+            raise OptionError(
+                f"--pattern {pattern!r} has a character that is not printable; remove it"
+            )
         self.pattern = pattern
         plain_pattern = re.sub(
             r"\{(\w+):([^{}]*)\}", lambda match: f"{{{self._padded_name(match)}}}", pattern
