@@ -120,8 +120,9 @@ def base_weights_path(recipe: TextToImageRecipe, encoding: str) -> Path | None:
     if checkpoint_name not in registry.list_names("checkpoints"):
         raise MissingAssetError(
             f"the weights that {encoding} starts from, checkpoint {checkpoint_name}, do not come"
-            f" with this package; make them with `harope-bench train shapes-base --encoding"
-            f" {encoding}` and give the file with --base, or register it as {checkpoint_name}"
+            " with this package",
+            advice=f"make them with `harope-bench train shapes-base --encoding {encoding}` and give"
+            f" the file with --base, or register it as {checkpoint_name}",
         )
     checkpoint = load_checkpoint_record(checkpoint_name)
     path = find_weights_path(checkpoint)
