@@ -395,10 +395,10 @@ def _run_set(run: RunFolder, plan: Plan | None, count: int | None) -> SampleSet:
         warnings = (
             f"{REQUESTS_FILE} is missing or empty: the requested indices are those of the records",
         )
-    if plan is not None and not plan.checkpoint.is_repeatable:
-        warnings = (*warnings, NOT_REPEATABLE_WARNING)
     elif run.needs_matching_hashes:
         _check_requests_complete(run, all_records, request_ranges)
+    if plan is not None and not plan.checkpoint.is_repeatable:
+        warnings = (*warnings, NOT_REPEATABLE_WARNING)
 
     # All samples that belong to the set must exist.
     if count is not None:

@@ -113,8 +113,7 @@ def measurement_key(result: Result, measurement: Measurement) -> MeasurementKey:
         result.reference_sha256[:12],
         f"{plan.suite}@{plan.suite_version}" if plan else None,
         settings.resolution if settings else None,
-        *setting_values,
-        sampling_options,
+        *[*setting_values, sampling_options],
     )
 
 

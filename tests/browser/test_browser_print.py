@@ -79,7 +79,7 @@ def print_pages(page: Page, folder: Path) -> list[PrintedPage]:
 
 def assert_nothing_is_cut(page: Page, printed_pages: list[PrintedPage]) -> None:
     """Assert that each character of the page is printed, and the words of tables as words."""
-    printed_texts = [word for printed in printed_pages for *_, word in printed.words]
+    printed_texts = [word for sheet in printed_pages for *_, word in sheet.words]
     page.emulate_media(media="print")
     page_texts = page.evaluate(TEXTS)
     printed_words = split_words(printed_texts)
@@ -93,11 +93,11 @@ def assert_nothing_is_cut(page: Page, printed_pages: list[PrintedPage]) -> None:
 
 
 def assert_words_are_on_the_paper(printed_pages: list[PrintedPage]) -> None:
-    for printed in printed_pages:
-        assert sorted((round(printed.width), round(printed.height))) == list(A4)
-        for x_min, y_min, x_max, y_max, word in printed.words:
-            assert x_min >= MARGIN and x_max <= printed.width - MARGIN, word
-            assert y_min >= MARGIN and y_max <= printed.height - MARGIN, word
+    for sheet in printed_pages:
+        assert sorted((round(sheet.width), round(sheet.height))) == list(A4)
+        for x_min, y_min, x_max, y_max, word in sheet.words:
+            assert x_min >= MARGIN and x_max <= sheet.width - MARGIN, word
+            assert y_min >= MARGIN and y_max <= sheet.height - MARGIN, word
 
 
 @pytest.mark.parametrize("is_open", [False, True], ids=["folded", "open"])
