@@ -55,6 +55,9 @@ class Sampler:
     # Whether the times of the network's calls depend on what it returns.
     is_adaptive = False
 
+    # Standard deviation of the noise that a sample keeps with the ideal prediction of one image.
+    residual_noise = 0.0
+
     def training_example(
         self, clean_images: Tensor, noise: Tensor, uniform: Tensor
     ) -> TrainingExample:

@@ -37,6 +37,7 @@ class FlowSde(Flow):
     """
 
     option_names = ("diffusion",)
+    residual_noise = LAST_STEP
 
     def __init__(self, diffusion: str = "sigma"):
         super().__init__()
