@@ -14,6 +14,7 @@ from harope_bench.judges.mmdet import weights_file
 from harope_bench.models import (
     load_checkpoint,
     lora_manifest,
+    pipeline_checks,
     pipeline_manifest,
     register_checkpoint,
     register_pipeline,
@@ -206,6 +207,13 @@ parser(
     check_pipeline,
     "manifest.json",
     "base/model_index.json",
+)
+parser(
+    "tokenizer of a pipeline",
+    lambda: {
+        "tokenizer_config.json": b'{"model_max_length": 77, "tokenizer_class": "T5Tokenizer"}'
+    },
+    lambda f: pipeline_checks._reject_own_code(f),
 )
 DRAWN = {"resolution": 512, "seed": 3, "dtype": "float16", "negative_prompt": "blur", "tf32": True}
 
