@@ -707,7 +707,8 @@ def test_a_killed_run_resumes_with_equal_images(
         stderr=subprocess.DEVNULL,
     )
     end = time.monotonic() + 120
-    while len(server.requests) < 3 and time.monotonic() < end:
+    records = killed_folder / "samples.jsonl"  # the first image is written by another thread
+    while (len(server.requests) < 3 or not records.exists()) and time.monotonic() < end:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

@@ -157,7 +157,9 @@ def test_the_signature_states_the_defaults_of_plan_and_digest(
     plan = plan_of("qwen", steps=None)
     assert plan.settings.steps == 50
     assert plan.settings.pipeline_options == {"true_cfg_scale": 4.0, "max_sequence_length": 512}
-    assert plan.settings.sampling_text == "own scheduler, 50 steps, no guidance"
+    assert plan.settings.sampling_text == (
+        "own scheduler, 50 steps, no guidance, true cfg scale 4.0, max sequence length 512"
+    )
 
     # A registered default, and an option of the run, which wins.
     register_small("strict", library_pipeline("qwen-image"), true_cfg_scale=2, negative_prompt="7")
