@@ -4,8 +4,8 @@
 >>> "digits-harope" in hb.list_plugins("checkpoints")
 True
 
-The functions are described in docs/python.md. Importing the package imports neither torch nor
-numpy nor pandas; a function imports what it needs when it is called.
+The functions are described in docs/guides/python.md. Importing the package imports neither torch
+nor numpy nor pandas; a function imports what it needs when it is called.
 """
 
 from __future__ import annotations

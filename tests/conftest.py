@@ -20,9 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from isolation import pytest_runtest_makereport
 
 __all__ = ["pytest_runtest_makereport"]
+
+# A busy machine is no failure.
+settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any-machine")
 
 # What does not come with the project: beside the checkout, or where HAROPE_BENCH_SHARED says.
 SHARED_PATH = Path(
@@ -69,9 +76,11 @@ FILES_AND_WORDS = {
     "test_generators",
     "test_geneval_layout",
     "test_house",
+    "test_images_api",
     "test_interface",
     "test_judge_base",
     "test_leaderboards",
+    "test_library_pipelines",
     "test_lora_files",
     "test_misnamed_contents",
     "test_official_chain",
@@ -139,6 +148,23 @@ def shared_path() -> Callable[[str], Path]:
         return path_result
 
     return find
+
+
+@pytest.fixture(scope="session")
+def library_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function that returns the folder of a tiny pipeline of diffusers, built once; it is only
+    read.
+    """
+    folders: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        import library_pipelines
+
+        if name not in folders:
+            folders[name] = library_pipelines.save(tmp_path_factory.mktemp("pipeline") / name, name)
+        return folders[name]
+
+    return folder
 
 
 @pytest.fixture

@@ -42,6 +42,8 @@ STAND_ALONE = (
 # extras that the package imports; the others are for tests and tools
 RUN_TIME = ("torch", "frames", "t2i", "mmdet", "ray")
 TOOLS = {
+    "mkdocs-material",  # .ci/docs
+    "mkdocstrings",
     "pytest-xdist",
     "mypy",
     "ruff",
@@ -145,19 +147,27 @@ def test_what_is_declared_is_imported() -> None:
 def test_what_tests_import_is_declared_and_used() -> None:
     imported_packages = distributions(TESTS)
     assert (
-        imported_packages - base() - extra_packages(*RUN_TIME, "test", "parity") - INDIRECT == set()
+        imported_packages
+        - base()
+        - extra_packages(*RUN_TIME, "test", "parity", "browser")
+        - INDIRECT
+        == set()
     )
-    assert included_extras("dev") == {"test"}
+    assert included_extras("dev") == {"browser", "docs", "test"}
     assert included_extras("test") == {"torch", "frames"}
     assert (
-        extra_packages("test", "parity", "dev") - imported_packages - TOOLS - set(FOR_OTHERS)
+        extra_packages("test", "parity", "browser", "docs", "dev")
+        - imported_packages
+        - TOOLS
+        - set(FOR_OTHERS)
         == set()
     )
 
 
 def test_every_extra_is_known_here() -> None:
     extras = project()["optional-dependencies"]
-    assert isinstance(extras, dict) and set(extras) == {*RUN_TIME, "all", "parity", "test", "dev"}
+    others = {"all", "browser", "dev", "docs", "parity", "test"}
+    assert isinstance(extras, dict) and set(extras) == {*RUN_TIME, *others}
 
 
 def test_extras_include_what_they_build_on() -> None:

@@ -416,7 +416,7 @@ def test_only_the_command_line_prints(module: str) -> None:
 def test_tests_are_beside_their_rooms() -> None:
     tests = Path(__file__).parent
     folders = {p.relative_to(tests).parts[0] for p in tests.rglob("*.py") if p.parent != tests}
-    assert folders <= set(RANK) | {"helpers", "hostile"}
+    assert folders <= set(RANK) | {"browser", "helpers", "hostile"}
 
 
 # ------------------------------------------------------------------------------------ torch-free

@@ -126,7 +126,8 @@ def test_documents_name_extras_that_exist() -> None:
     project = tomllib.loads(read("pyproject.toml"))["project"]
     known = set(project["optional-dependencies"])
     texts = [
-        path.read_text(encoding="utf-8") for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
+        path.read_text(encoding="utf-8")
+        for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
     ]
     named = {
         name

@@ -63,7 +63,17 @@ def record_rotations(encoding: Encoding, callback: RecordQueryKey) -> Iterator[N
 
 
 def sampler_times(plan: Plan) -> list[float]:
-    """Return the times that the plan's sampler calls its network with, in order."""
+    """Return the times that the plan's sampler calls its network with, in order.
+
+    Raises:
+        OptionError: The times depend on what the network returns.
+    """
+    sampler = load_settings_sampler(plan.settings)
+    if sampler.is_adaptive:
+        raise OptionError(
+            f"sampler {plan.settings.sampler} chooses its times while it samples, so none can be"
+            " requested; choose another --sampler"
+        )
     network_times: list[float] = []
 
     def network(x: Tensor, time: Tensor) -> Tensor:
@@ -71,9 +81,7 @@ def sampler_times(plan: Plan) -> list[float]:
         return x
 
     assert plan.settings.steps is not None  # a classifier has no sampler and is not passed here
-    load_settings_sampler(plan.settings).sample(
-        network, torch.zeros(1, 1, 1, 1), plan.settings.steps, [index_generator(0, 0)]
-    )
+    sampler.sample(network, torch.zeros(1, 1, 1, 1), plan.settings.steps, [index_generator(0, 0)])
     return network_times
 
 
@@ -184,22 +192,32 @@ class LabelRunner:
     In a guided batch the branch with labels is first, so its rows are those of the requests.
     """
 
-    excluded_tokens = ""
-
     def __init__(self, generator: ImageGenerator, network: EncodedNetwork):
         self.generator = generator
         self.network = network
+        n_layers = network.encoding.shape.layers
+        has_label_tokens = any(network.count_prefix_tokens(layer) for layer in range(n_layers))
+        self.excluded_tokens = "label tokens" if has_label_tokens else ""
 
     def run(self, plan: Plan, n_images: int, recorder: QueryKeyRecorder) -> None:
-        """Generate the requests in padded batches; padding rows are not recorded."""
+        """Generate the requests in padded batches; padding rows are not recorded.
+
+        Tokens of the label (JiT) are before those of the image.
+        """
         tile = plan.settings.tile
         network_times = sampler_times(plan)
         requests = {r.index: r for r in load_suite(plan.suite).requests(range(n_images))}
         hook = self.network.register_forward_pre_hook(
             lambda _, inputs: recorder.start_forward(float(inputs[1][0]))
         )
+
+        def record_image_tokens(layer: int, q: Tensor, k: Tensor, positions: Tensor) -> None:
+            n_prefix = self.network.count_prefix_tokens(layer)
+            image_positions = positions[n_prefix:] if n_prefix else positions
+            recorder.record(layer, q[:, :, n_prefix:], k[:, :, n_prefix:], image_positions)
+
         try:
-            with record_rotations(self.network.encoding, recorder.record):
+            with record_rotations(self.network.encoding, record_image_tokens):
                 for indices in group_by_padded_batch(list(requests), tile):
                     # Index i is in row i % tile; other rows repeat a request.
                     rows = [requests[indices[0]]] * tile

@@ -158,8 +158,9 @@ def compare(
     requests.
 
     Args:
-        baseline, new_run: Evaluated runs: a `Run`, the results of `evaluate`, or a path. A folder
-            with several runs of one method, one training seed each, is one side.
+        baseline: Evaluated run: a `Run`, the results of `evaluate`, or a path. A folder with
+            several runs of one method, one training seed each, is one side.
+        new_run: Evaluated run that is compared with it, in the same forms.
         metrics: Names of the metrics to compare, over which p values are Holm-adjusted. By default
             all.
 
@@ -167,13 +168,14 @@ def compare(
         StorageError: A side has no result.
         UnknownNameError: Neither side has such a metric.
 
-    >>> import tempfile
-    >>> from harope_bench.api.evaluation import evaluate
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     axial = evaluate("digits-rope-axial", count=20, steps=2, out=f"{folder}/axial")
-    ...     harope = evaluate("digits-harope", count=20, steps=2, out=f"{folder}/harope")
-    ...     compare(axial, harope, metrics="precision").rows[0]["n_scored"]
-    20
+    Examples:
+        >>> import tempfile
+        >>> from harope_bench.api.evaluation import evaluate
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     axial = evaluate("digits-rope-axial", count=20, steps=2, out=f"{folder}/axial")
+        ...     harope = evaluate("digits-harope", count=20, steps=2, out=f"{folder}/harope")
+        ...     compare(axial, harope, metrics="precision").rows[0]["n_scored"]
+        20
     """
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     baseline_runs = load_compared_runs(_path(baseline, "baseline"))
@@ -206,12 +208,13 @@ def gate(
         StorageError: A side has no result.
         OptionError: A value is invalid, or config is given with other options.
 
-    >>> import tempfile
-    >>> from harope_bench.api.evaluation import evaluate
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     results = evaluate("digits-harope", count=20, steps=2, out=folder)
-    ...     gate(results, results, metrics="precision").outcome
-    'pass'
+    Examples:
+        >>> import tempfile
+        >>> from harope_bench.api.evaluation import evaluate
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     results = evaluate("digits-harope", count=20, steps=2, out=folder)
+        ...     gate(results, results, metrics="precision").outcome
+        'pass'
     """
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     if config is not None:
@@ -234,7 +237,7 @@ def _make_policy(
     try:
         rule = GateRule.model_validate({k: v for k, v in options.items() if v is not None})
     except ValidationError as error:
-        raise OptionError(f"{validation_summary(error)}; see docs/gate.md") from error
+        raise OptionError(f"{validation_summary(error)}; see docs/guides/gate.md") from error
     return Policy(default=rule, metric=dict.fromkeys(metrics, rule))
 
 

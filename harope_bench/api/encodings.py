@@ -41,7 +41,8 @@ def load_encoding(
 
     Args:
         name: Name of the encoding, as `harope-bench list encodings` prints it.
-        heads, head_dim: Attention heads, and channels of each.
+        heads: Attention heads.
+        head_dim: Channels of a head.
         layers: Attention layers.
         width: Channels of a token. None takes heads times head_dim.
         grid: Rows and columns of tokens at training; only a learned table needs it.
@@ -54,13 +55,14 @@ def load_encoding(
         UnknownNameError: There is no such encoding. The message suggests similar ones.
         OptionError: A size or an option is invalid. The message lists the options.
 
-    >>> import torch
-    >>> encoding = load_encoding("harope", heads=2, head_dim=8, layers=3)
-    >>> positions = torch.cartesian_prod(torch.arange(4), torch.arange(4)).float()
-    >>> q, k = torch.randn(2, 1, 2, 16, 8)
-    >>> q, k = encoding.rotate(q, k, positions, layer=0)
-    >>> q.shape
-    torch.Size([1, 2, 16, 8])
+    Examples:
+        >>> import torch
+        >>> encoding = load_encoding("harope", heads=2, head_dim=8, layers=3)
+        >>> positions = torch.cartesian_prod(torch.arange(4), torch.arange(4)).float()
+        >>> q, k = torch.randn(2, 1, 2, 16, 8)
+        >>> q, k = encoding.rotate(q, k, positions, layer=0)
+        >>> q.shape
+        torch.Size([1, 2, 16, 8])
     """
     sizes = {"heads": heads, "head_dim": head_dim, "layers": layers}
     if width is not None:

@@ -44,6 +44,7 @@ from harope_bench.pipeline.target import resolve_target
 from harope_bench.reports.result_rows import RESULT_COLUMNS, measurement_rows
 from harope_bench.suites.base import load_suite
 from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
+from harope_bench.suites.prompt_files import resolve_suite_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -187,8 +188,8 @@ def evaluate(
         rules: Official rules of a benchmark, or the corrected ones.
         count: Number of samples. None takes all, or for a checkpoint the suite's number.
         label: Row label of the results in tables.
-        order, pattern: Which file of an image folder is of which prompt, as the options of
-            `harope-bench eval`. Image i in memory is sample i of the suite.
+        order: Order of the files of an image folder, as `--order` of `harope-bench eval`.
+        pattern: Pattern of their names, as `--pattern`. Image i in memory is sample i of the suite.
         out: Folder of the results. None takes the run folder, or runs/NAME for a checkpoint and for
             other paths. Images in memory then use a temporary folder, which is deleted. A
             `Generator` needs one.
@@ -199,15 +200,16 @@ def evaluate(
         MissingRequirementsError: Something is not installed. The message names the command.
         BenchError: An option or an image is wrong.
 
-    >>> import numpy as np
-    >>> images = np.zeros((4, 28, 28, 3), np.uint8)
-    >>> results = evaluate(images, "digits", metrics=["IS"])
-    >>> float(round(results.metrics["is"].value, 3))
-    1.0
+    Examples:
+        >>> import numpy as np
+        >>> images = np.zeros((4, 28, 28, 3), np.uint8)
+        >>> results = evaluate(images, "digits", metrics=["IS"])
+        >>> float(round(results.metrics["is"].value, 3))
+        1.0
     """
     check_count(count)
     options = EvalOptions(
-        suite=suite,
+        suite=None if suite is None else resolve_suite_name(suite),
         reference=None if reference is None else Path(reference),
         profiles=parse_profiles(profile if isinstance(profile, str | None) else ",".join(profile)),
         rules=rules,

@@ -47,15 +47,16 @@ def read_results(folder: str | os.PathLike[str]) -> DataFrame:
         StorageError: The folder is missing, holds no result, or a file is not a result.
         MissingExtraError: pandas is not installed. `harope-bench results` needs no pandas.
 
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from harope_bench.api.evaluation import evaluate
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     images = np.zeros((4, 28, 28, 3), np.uint8)
-    ...     results = evaluate(images, "digits", metrics="is", out=folder)
-    ...     frame = read_results(folder)
-    >>> frame[frame.metric == "is"].n.tolist()
-    [4]
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from harope_bench.api.evaluation import evaluate
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     images = np.zeros((4, 28, 28, 3), np.uint8)
+        ...     results = evaluate(images, "digits", metrics="is", out=folder)
+        ...     frame = read_results(folder)
+        >>> frame[frame.metric == "is"].n.tolist()
+        [4]
     """
     return make_frame(read_result_rows(Path(folder)), RESULT_COLUMNS)
 
@@ -70,12 +71,13 @@ def read_samples(run: Run | str | os.PathLike[str]) -> DataFrame:
         StorageError: The folder is no run.
         MissingExtraError: pandas is not installed.
 
-    >>> import tempfile
-    >>> from harope_bench.api.generation import generate
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     run = generate("digits-harope", count=2, steps=2, out=folder)
-    ...     read_samples(run).label.tolist()
-    [0, 1]
+    Examples:
+        >>> import tempfile
+        >>> from harope_bench.api.generation import generate
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = generate("digits-harope", count=2, steps=2, out=folder)
+        ...     read_samples(run).label.tolist()
+        [0, 1]
     """
     rows = read_sample_rows(run.path if isinstance(run, Run) else Path(run))
     return make_frame(rows, sample_columns(rows))

@@ -40,6 +40,7 @@ from harope_bench.pipeline.generate import (
     validate_settings,
 )
 from harope_bench.suites.base import load_suite
+from harope_bench.suites.prompt_files import resolve_suite_name
 
 SHOWN_IMAGES = 8  # images that a notebook shows of a run
 
@@ -121,7 +122,8 @@ def generate(
     Args:
         generator: Name of a registered checkpoint, a `Generator`, or a loaded diffusers
             pipeline.
-        suite: Name of the suite. None takes the checkpoint's default; a Python generator has none.
+        suite: Name of the suite, or `prompts:FILE` for prompts of your own. None takes the
+            checkpoint's default; a Python generator has none.
         out: The run folder. It is tied to the plan.
         count: Number of samples. None takes the suite's number.
         batch: Samples generated between two writes; it changes no pixel.
@@ -135,19 +137,22 @@ def generate(
         PlanMismatchError: The folder belongs to another plan. The message names every field.
         GeneratorOutputError: The generator returned something else than the images asked for.
 
-    >>> import tempfile
-    >>> import numpy as np
-    >>> def gray(requests, generators):
-    ...     side = requests[0].resolution
-    ...     return np.stack([np.full((side, side, 3), 20 * r.label, np.uint8) for r in requests])
-    >>> model = Generator(gray, name="gray", version="1", batch_size=5)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     run = generate(model, "digits", count=10, out=folder)
-    ...     (run.count, next(run.images()).shape)
-    (10, (28, 28, 3))
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> def gray(requests, generators):
+        ...     side = requests[0].resolution
+        ...     shape = (side, side, 3)
+        ...     return np.stack([np.full(shape, 20 * r.label, np.uint8) for r in requests])
+        >>> model = Generator(gray, name="gray", version="1", batch_size=5)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = generate(model, "digits", count=10, out=folder)
+        ...     (run.count, next(run.images()).shape)
+        (10, (28, 28, 3))
     """
     folder = Path(out)
     check_count(count)
+    suite = None if suite is None else resolve_suite_name(suite)
     overrides = generation_options(settings).overrides()
     if isinstance(generator, str):
         require_torch("generation with a checkpoint")

@@ -121,12 +121,13 @@ class Generator:
         batch_size: Number of images of one call, which is always full. Rows without a request
             repeat another one and are dropped.
 
-    >>> import numpy as np
-    >>> def gray(requests, generators):
-    ...     side = requests[0].resolution
-    ...     return np.stack([np.full((side, side, 3), r.label, np.uint8) for r in requests])
-    >>> Generator(gray, name="gray", version="1").batch_size
-    1
+    Examples:
+        >>> import numpy as np
+        >>> def gray(requests, generators):
+        ...     side = requests[0].resolution
+        ...     return np.stack([np.full((side, side, 3), r.label, np.uint8) for r in requests])
+        >>> Generator(gray, name="gray", version="1").batch_size
+        1
     """
 
     call: Any  # Any: a callable, or a pipeline of a library that may be missing

@@ -120,8 +120,9 @@ def table(
         UnknownNameError: There is no such table.
         OptionError: Measured values need runs, or a run is in no row.
 
-    >>> table(2).rows[0]["published"]
-    '11.47'
+    Examples:
+        >>> table(2).rows[0]["published"]
+        '11.47'
     """
     if runs is None and (add or row or show in ("measured", "both")):
         raise OptionError("measured values need the folder of their runs; give runs=FOLDER")
@@ -146,7 +147,8 @@ def list_plugins(kind: str) -> list[str]:
     Raises:
         UnknownNameError: There is no such kind.
 
-    >>> "harope" in list_plugins("encodings")
-    True
+    Examples:
+        >>> "harope" in list_plugins("encodings")
+        True
     """
     return registry.list_names(kind)

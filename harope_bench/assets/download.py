@@ -1,4 +1,4 @@
-"""Download of assets: the only module that uses the network.
+"""Download of assets. Beside requests to image endpoints, nothing else uses the network.
 
 Downloads resume. A file is verified before it appears under its name.
 """

@@ -39,8 +39,8 @@ def compare(baseline: Path, new_runs: Path, metrics: tuple[str, ...], json_: boo
     several runs of one method, each with weights from another training seed.
 
     For each metric, the output states the difference (NEW minus BASELINE), its 95% confidence
-    interval, a p value and a verdict: better, worse, not resolved (the interval contains 0) or not
-    comparable (evaluated in different ways).
+    interval, a p value and a verdict: better, worse, not resolved (the Holm-adjusted p value is 5%
+    or more) or not comparable (evaluated in different ways).
 
     The difference is paired, which makes its interval smaller, where both runs have the same
     samples: the same seeds and labels or prompts (paired by sample), the same prompts (by prompt),
@@ -75,7 +75,7 @@ def compare(baseline: Path, new_runs: Path, metrics: tuple[str, ...], json_: boo
         " worse a metric may be, as a number in its unit or as a percentage of its baseline value;"
         " default '5%'. confidence: that of the interval of the difference; default 0.95."
         " on_inconclusive: what an inconclusive test counts as, pass, fail or cannot-tell; default"
-        " cannot-tell. See docs/gate.md. Default: no file, the defaults for every metric."
+        " cannot-tell. See docs/guides/gate.md. Default: no file, the defaults for every metric."
     ),
 )
 @cloup.option(

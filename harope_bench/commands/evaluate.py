@@ -131,6 +131,9 @@ def eval_(
     - the name of a registered checkpoint (see `list checkpoints`). If it is a
       generator, its images are generated first. If it is a classifier, it
       classifies the real images of the suite.
+    - weights: what `register --weights` takes, or OWNER/NAME of a model on the
+      Hugging Face Hub that `fetch hub:OWNER/NAME` brought. They are registered
+      first, under the name of the folder, or as OWNER--NAME.
     - a run folder: what `generate` or `eval` wrote for one checkpoint, suite and
       set of settings.
     - a folder of images, or an .npz file with samples as OpenAI's

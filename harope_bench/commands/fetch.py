@@ -43,11 +43,21 @@ def fetch(asset: str, source: Path | None, json_: bool) -> None:
     are checked. No other command uses the network. If the download is interrupted, run the command
     again: it continues.
 
+    ASSET is also a model of the Hugging Face Hub: hub:OWNER/NAME or hub:OWNER/NAME@REVISION, where
+    REVISION is a branch, a tag or a commit. Its configurations and .safetensors weights are stored
+    in the hub's own cache, and the commit is recorded: OWNER/NAME then stands for this commit.
+
     \b
     harope-bench fetch inception-2015
+    harope-bench fetch hub:Qwen/Qwen-Image@main
     """
+    from harope_bench.assets import hub
     from harope_bench.assets.download import fetch_asset
     from harope_bench.assets.local_files import load_asset
+
+    if asset.startswith(hub.PREFIX):
+        fetch_hub_model(asset.removeprefix(hub.PREFIX), source, json_)
+        return
 
     fetched_files = fetch_asset(asset, source)
     if json_:
@@ -60,6 +70,22 @@ def fetch(asset: str, source: Path | None, json_: bool) -> None:
     record = load_asset(asset)
     note = f" {record.note}" if record.note else ""
     echo(f"{record.title}. Licence: {record.licence}.{note}")
+
+
+def fetch_hub_model(text: str, source: Path | None, as_json: bool) -> None:
+    """Download a model of the hub, and print its folder and its commit."""
+    from harope_bench.assets.hub import fetch_model
+    from harope_bench.core.errors import OptionError
+
+    if source is not None:
+        raise OptionError(
+            "--from does not apply to a model of the hub; give its folder to `register --weights`"
+        )
+    model = fetch_model(text)
+    if as_json:
+        echo(json_object_text({"models": [{**model._asdict(), "folder": str(model.folder)}]}))
+        return
+    echo(f"{model.folder}: commit {model.commit}, {model.n_files:,} files, {model.n_bytes:,} bytes")
 
 
 def _hash_text(file: FetchedFile) -> str:

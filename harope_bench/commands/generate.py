@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     metavar="NAME",
     help=(
         "Suite: the labels or prompts to generate, their number and the image size; see `list"
-        " suites`. Default: the suite registered with the checkpoint."
+        " suites`. Or your own prompts: prompts:FILE with a .txt, .csv or .jsonl file,"
+        " prompts:FILE,copies=4 for 4 images each. Default: the suite registered with the"
+        " checkpoint."
     ),
 )
 @generation_options
@@ -76,6 +78,15 @@ if TYPE_CHECKING:
     help="Run folder to write: the images, their records and the settings (plan.json).",
 )
 @cloup.option(
+    "--pattern",
+    metavar="PATTERN",
+    help=(
+        "For prompts: also write the images to FOLDER/named under names like '{id}_{copy}.png'."
+        " Placeholders: {id}, {prompt}, {prompt_index}, {copy}, {index}; a number may have leading"
+        " zeros, as {index:06d}."
+    ),
+)
+@cloup.option(
     "--dry-run",
     is_flag=True,
     help="Print the settings and the number of samples that are not generated yet, then stop.",
@@ -88,6 +99,7 @@ def generate(
     indices: list[int] | None,
     shard: Shard | None,
     out: Path,
+    pattern: str | None,
     dry_run: bool,
     generation: GenerationOptions,
     processes: WorkerOptions,
@@ -101,6 +113,8 @@ def generate(
     \b
     harope-bench generate digits-harope --suite digits --count 500 \\
         --out runs/harope
+    harope-bench generate my-flux --suite prompts:my.csv,copies=4 \\
+        --pattern '{id}_{copy}.png' --out runs/my-prompts
     """
     from harope_bench.core.extras import require_network_packages
 
@@ -114,6 +128,7 @@ def generate(
         missing_requests,
         shard_part,
     )
+    from harope_bench.pipeline.named_images import copy_named_images, image_names
     from harope_bench.pipeline.worker_options import use_workers
 
     if shard is not None and indices is not None:
@@ -124,6 +139,7 @@ def generate(
     if shard is not None:
         part = shard_part(shard, sample_indices, plan.settings.tile)
         sample_indices = part.indices
+    names = image_names(pattern, plan.suite, sample_indices) if pattern is not None else {}
     if dry_run:
         missing = missing_requests(plan, sample_indices, RunFolder(out))
         summary = {
@@ -142,3 +158,6 @@ def generate(
         f"{generation_summary.folder}: {generation_summary.n_requested:,} requested,"
         f" {generation_summary.n_generated:,} generated, {generation_summary.n_failed:,} failed"
     )
+    if names:
+        named_images = copy_named_images(out, names)
+        echo(f"{named_images.folder}: {named_images.image_count:,} images")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -183,6 +184,21 @@ class TextType(click.ParamType):
         return [CompletionItem(f"{first_names}{comma}{match.value}") for match in matches]
 
 
+class WeightsType(click.Path):
+    """The option type of weights: a path, or the address of an endpoint, which stays a text."""
+
+    def __init__(self) -> None:
+        """Accept paths that do not exist; their error names what is wanted."""
+        super().__init__(path_type=Path)
+
+    # Any: what click's own path takes, which differs between its versions
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return an address as a text, and every other value as a path."""
+        from harope_bench.models.endpoints.address import is_address
+
+        return value if is_address(value) else super().convert(value, param, ctx)
+
+
 class RegisteredName(TextType):
     """The option type of a registered name, or of several, comma-separated."""
 
@@ -196,6 +212,17 @@ class RegisteredName(TextType):
         from harope_bench.core import registry
 
         return registry.list_names(self.kind)
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Return the text, of `prompts:FILE` the name of its suite."""
+        text = super().convert(value, param, ctx)
+        if self.kind != "suites" or ":" not in text:  # which no registered name has
+            return text
+        from harope_bench.suites.prompt_files import resolve_suite_name
+
+        return resolve_suite_name(text)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str

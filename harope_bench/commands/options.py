@@ -432,12 +432,47 @@ def generation_options(command: CommandFunction) -> CommandFunction:
             ),
         ),
         cloup.option(
+            "--drawing",
+            type=KeyValueType(),
+            multiple=True,
+            help=(
+                "Option of a diffusers pipeline that has no option of its own here, such as"
+                " negative_prompt=TEXT, true_cfg_scale=4 or max_sequence_length=256; may be"
+                " repeated. The pipeline's class decides which there are. Default: as registered"
+                " with the checkpoint; otherwise the default of the class."
+            ),
+        ),
+        cloup.option(
             "--spacing",
             type=click.Choice(["linspace", "leading"]),
             help=(
                 "Which of the 1,000 training timesteps ddpm and ddim use. For 10 steps, linspace"
                 " takes 0, 111, ..., 999 and leading takes 0, 100, ..., 900. Default: linspace"
                 " for ddpm, leading for ddim."
+            ),
+        ),
+        cloup.option(
+            "--guidance-interval",
+            metavar="LOW..HIGH",
+            help=(
+                "Times at which guidance acts, from 0 (image) to 1 (noise), such as 0..0.7."
+                " Default: as registered with the checkpoint; otherwise all times."
+            ),
+        ),
+        cloup.option(
+            "--shift",
+            type=click.FloatRange(min=0, min_open=True),
+            help=(
+                "Factor s by which samplers of flows shift their times t towards noise:"
+                " s t / (1 + (s - 1) t). Default: as registered with the checkpoint; otherwise 1."
+            ),
+        ),
+        cloup.option(
+            "--diffusion",
+            type=click.Choice(["sigma", "constant", "decreasing", "increasing-decreasing"]),
+            help=(
+                "How much noise flow-sde adds at time t, from 0 (image) to 1 (noise): sigma: t."
+                " constant: 1. decreasing, increasing-decreasing: as in SiT. Default: sigma."
             ),
         ),
         cloup.option(

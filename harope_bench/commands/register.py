@@ -13,7 +13,9 @@ from harope_bench.commands.option_types import (
     KeyValueType,
     OwnCheckpoint,
     RegisteredName,
+    WeightsType,
 )
+from harope_bench.commands.options import device_option
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
@@ -24,13 +26,16 @@ if TYPE_CHECKING:
 @click.argument("name")
 @cloup.option(
     "--weights",
-    type=click.Path(path_type=Path),
+    type=WeightsType(),
     required=True,
     help=(
         "One of: a .safetensors file; a torch file (.pt, .pth) with a state dict or a DiT training"
-        " checkpoint; the folder of a diffusers pipeline (with model_index.json); a LoRA that"
-        " diffusers or peft wrote, with --config base=FOLDER for the pipeline that it changes; or"
-        " the folder of a LoRA with a manifest of this package, which names its base and encoding."
+        " checkpoint; the folder of a diffusers pipeline (with model_index.json), or its id on the"
+        " Hugging Face Hub, OWNER/NAME or OWNER/NAME@REVISION, if it is in the local cache (from"
+        " `fetch hub:OWNER/NAME`); a LoRA that diffusers or peft wrote, with --config"
+        " base=FOLDER for the pipeline that it changes; the folder of a LoRA with a manifest of"
+        " this package, which names its base and encoding; or the address of an image endpoint"
+        " (http://HOST:PORT), with --config model=NAME."
     ),
 )
 @cloup.option(
@@ -72,8 +77,9 @@ if TYPE_CHECKING:
     multiple=True,
     help=(
         "Setting of the architecture that cannot be read from the shapes of the weights: heads"
-        " (attention heads), size (image side in pixels); or base=FOLDER, the pipeline of a LoRA."
-        " May be repeated."
+        " (attention heads), size (image side in pixels), family (sit or repa for weights with the"
+        " keys of DiT); or base=FOLDER, the pipeline of a LoRA. Of an endpoint: model,"
+        " api_key_variable, negative_prompt, true_cfg_scale, is_repeatable. May be repeated."
     ),
 )
 @cloup.option(
@@ -82,8 +88,10 @@ if TYPE_CHECKING:
     multiple=True,
     help=(
         "Default of a generation setting for this checkpoint; may be repeated. Keys: vae,"
-        " vae_tiling, fold, pos_scaling, guidance_channels, mu_policy, spacing, dtype (as the"
-        " options of `generate`), and tile, the batch size of the network."
+        " vae_tiling, fold, pos_scaling, guidance_channels, mu_policy, spacing, guidance_interval,"
+        " shift, diffusion, dtype (as the options of `generate`), and tile, the batch size of the"
+        " network. For a diffusers pipeline also the options of its call, such as negative_prompt,"
+        " true_cfg_scale or max_sequence_length, and enable_model_cpu_offload."
     ),
 )
 @cloup.option(
@@ -129,10 +137,23 @@ if TYPE_CHECKING:
         " together. Default: as in the file, otherwise paper."
     ),
 )
+@device_option(
+    "Device on which a diffusers pipeline that runs as it is generates its trial images: one of"
+    " them again, and again after another one. They show whether its images can be repeated."
+)
+@cloup.option(
+    "--trial/--no-trial",
+    "has_trial",
+    default=True,
+    help=(
+        "Generate the trial images of such a pipeline, which loads it. --no-trial: register it"
+        " without, for example where it does not fit into memory."
+    ),
+)
 @cloup.option("--replace", is_flag=True, help="Replace the checkpoint that is registered as NAME.")
 def register(
     name: str,
-    weights: Path,
+    weights: Path | str,
     encoding_weights: Path | None,
     backbone: str | None,
     encoding: str | None,
@@ -144,6 +165,8 @@ def register(
     steps: int | None,
     guidance: float | None,
     scale: str | None,
+    device: str,
+    has_trial: bool,
     replace: bool,
 ) -> None:
     """Register weights as checkpoint NAME, with their sha256.
@@ -159,6 +182,10 @@ def register(
         --drawing vae=/models/sd-vae-ft-mse
     harope-bench register my-flux --weights lora-folder \\
         --config base=/models/FLUX.1-dev
+    harope-bench register qwen --weights Qwen/Qwen-Image \\
+        --drawing true_cfg_scale=4 --drawing negative_prompt=blurry
+    harope-bench register my-server --weights http://127.0.0.1:8000 \\
+        --config model=Qwen/Qwen-Image --suite geneval
     """
     from harope_bench.core.extras import require_network_packages
 
@@ -168,6 +195,7 @@ def register(
     from harope_bench.models.checkpoint_fields import known_fields
     from harope_bench.models.load_checkpoint import load_checkpoint_record
     from harope_bench.models.register_checkpoint import description_lines, register_checkpoint
+    from harope_bench.models.register_pipeline import Trial
 
     if sampler is not None:
         registry.find_entry("samplers", sampler)
@@ -186,7 +214,12 @@ def register(
         "scale": scale,
     }
     registration = register_checkpoint(
-        name, weights, known_fields(fields), encoding_weights, replace
+        name,
+        weights,
+        known_fields(fields),
+        encoding_weights,
+        replace,
+        Trial(device, is_skipped=not has_trial),
     )
     echo(registration.path)  # the only line on stdout
     if not registration.is_changed:

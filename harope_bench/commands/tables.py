@@ -338,7 +338,7 @@ def reproduce_lines(summary: ReproduceSummary) -> list[str]:
     metavar="NAME",
     help=(
         "Table to show, as 2 or table2; may be repeated, the first one is at the top. Default: the"
-        " table that most of the runs fill, or a comparison of the runs if they fill no table."
+        " table whose rows the runs fill for the most part, otherwise a comparison of the runs."
     ),
 )
 @cloup.option(
@@ -376,7 +376,7 @@ def report(
     \b
     harope-bench report runs/table2 --table 2
     harope-bench report runs/table2 -o report.html --add my-pe="MyPE (ours)"
-    harope-bench report runs/geneval -o report.html --assets report-images
+    harope-bench report runs/shapes-harope -o report.html --assets report-images
     # For a pull request:
     harope-bench report runs/table2 -o report.md
     """

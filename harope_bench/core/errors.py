@@ -180,6 +180,10 @@ class FetchError(BenchError):
     """A download that failed, was cut short or gave another file than the expected one."""
 
 
+class EndpointError(BenchError):
+    """An image endpoint that cannot be reached, or that answers something else than its image."""
+
+
 class AlteredFileError(StorageError):
     """A file whose sha256 differs from the one recorded beside it."""
 

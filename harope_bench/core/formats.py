@@ -32,8 +32,10 @@ FileKind = Literal[
     "judge",
     "checkpoint",
     "adapter",
+    "pipeline",
     "receipt",
     "image-list",
+    "prompts",
 ]
 
 
@@ -94,11 +96,17 @@ FILE_FORMATS: Final[dict[FileKind, FileFormat]] = {
     ),
     # manifest.json, with the weights that it lists.
     "adapter": FileFormat(1, "an adapter manifest", "write it again, or use that version"),
+    # manifest.json of a pipeline that is run as it is.
+    "pipeline": FileFormat(
+        1, "a pipeline manifest", "register it again with --replace, or use that version"
+    ),
     "receipt": FileFormat(1, "the receipt of fetched files", "delete it and run fetch again"),
     # Every line of the list that `convert` writes beside images.
     "image-list": FileFormat(
         1, "a list of images", "convert the images again, or use that version"
     ),
+    # The prompts of a user's file, which `--suite prompts:FILE` writes into the user's home.
+    "prompts": FileFormat(1, "a list of prompts", "give --suite prompts:FILE again"),
 }
 
 

@@ -12,6 +12,7 @@ Config = TypeVar("Config", bound=Mapping[str, object])
 MAX_RESOLUTION = 8192  # side in pixels
 MAX_STEPS = 10_000  # of a sampler
 MAX_GUIDANCE = 1_000.0
+MAX_SHIFT = 1000.0  # factor of the time shift of flows
 MAX_SEED = 2**63 - 1  # the largest seed of a torch generator
 MAX_PADDED_BATCH_SIZE = 4096  # images
 MAX_PADDED_BATCH_PIXELS = 2**28  # 3 GB of float32 RGB

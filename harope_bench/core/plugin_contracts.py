@@ -75,9 +75,11 @@ class SuiteContract:
             from the task or from the first request.
         parent_suite: Suite of which this one contains whole categories. Its numbers share the
             columns of that suite.
+        resolution: Side of an image, in pixels.
     """
 
     task: Task = "generate"
+    resolution: int
     requested_conditioning: Conditioning | None = None
     parent_suite: str | None = None
 
@@ -91,7 +93,13 @@ class EvaluatorContract:
 
     Attributes:
         version: Increased whenever values or intervals change.
+        title: Name in charts and reports, such as "GenEval"; empty for the registered name.
     """
 
     version: int
+    title: str = ""
     metrics: tuple[Metric, ...]
+
+    def profile_metrics(self, profile: str) -> tuple[Metric, ...]:
+        """Return the metrics under a profile; by default every profile has the same ones."""
+        return self.metrics

@@ -65,6 +65,10 @@ PLUGIN_KINDS: Mapping[str, PluginKind] = {
 }
 
 
+# Suffixes of the files in the user's home that are entries, by kind.
+USER_SUFFIXES = {"checkpoints": ".toml", "suites": ".json"}
+
+
 @dataclass(frozen=True)
 class RegistryEntry:
     """One registered name.
@@ -74,6 +78,7 @@ class RegistryEntry:
         path: The file; None for an entry point.
         module: Dotted name of the module; None for a TOML file.
         attribute: Name of the plug-in in the module.
+        is_made_from_path: Whether the attribute is a function that makes the plug-in from the path.
     """
 
     kind: str
@@ -82,6 +87,7 @@ class RegistryEntry:
     path: Path | None = None
     module: str | None = None
     attribute: str = "PLUGIN"
+    is_made_from_path: bool = False
 
 
 def list_entries(kind: str) -> dict[str, RegistryEntry]:
@@ -199,7 +205,7 @@ def load_entry(entry: RegistryEntry) -> Any:  # Any as for load_by_name
         return read_toml(entry.path)
     try:
         module = importlib.import_module(entry.module)
-        return getattr(module, entry.attribute)  # an entry point may name another attribute
+        plugin = getattr(module, entry.attribute)  # an entry point may name another attribute
     except (ImportError, AttributeError) as error:
         purpose = f"{singular_name(entry.kind)} {entry.name}"
         if isinstance(error, ImportError) and (missing := missing_extra_error(purpose, error)):
@@ -207,6 +213,7 @@ def load_entry(entry: RegistryEntry) -> Any:  # Any as for load_by_name
         raise BenchError(
             f"{singular_name(entry.kind)} {entry.name!r} of {entry.origin} does not load: {error}"
         ) from error
+    return plugin(entry.path) if entry.is_made_from_path else plugin
 
 
 def clear_cache() -> None:
@@ -242,12 +249,20 @@ def _is_plugin_file(file: Path) -> bool:
 
 
 def _user_entries(kind: str) -> list[RegistryEntry]:
-    """Return the user's own checkpoints. Entries of other kinds come from installed packages."""
-    folder = home() / "checkpoints"
-    if kind != "checkpoints" or not os.path.isdir(folder):
+    """Return the user's own checkpoints or files of prompts, each of which is a suite.
+
+    Entries of other kinds come from installed packages.
+    """
+    folder = home() / kind
+    if kind not in USER_SUFFIXES or not os.path.isdir(folder):
         return []
+    files = sorted(folder.glob(f"*{USER_SUFFIXES[kind]}"))
+    if kind == "checkpoints":
+        return [RegistryEntry(kind, file.stem, str(file), file) for file in files]
+    module = "harope_bench.suites.prompt_files"
     return [
-        RegistryEntry(kind, file.stem, str(file), file) for file in sorted(folder.glob("*.toml"))
+        RegistryEntry(kind, file.stem, str(file), file, module, "load_prompt_file", True)
+        for file in files
     ]
 
 

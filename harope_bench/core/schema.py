@@ -26,8 +26,19 @@ from harope_bench.core.record_base import FileRecord, Label, Name, Option, Recor
 
 # Sizes of a network, by the name of the parameter.
 Config = Annotated[dict[str, Option], AfterValidator(limits.validate_config)]
+REPEATABLE_KEY = "is_repeatable"  # of a config; False where one request gave different images
 # The fields of a checkpoint that go into the digest of a plan.
 DIGEST_FIELDS = ("name", "backbone", "encoding", "options", "config", "sha256")
+# Settings that records of earlier versions do not have; they are written only where they are set.
+NEUTRAL_PIPELINE_OPTIONS = ("enable_model_cpu_offload",)  # decide where a pipeline runs alone
+LATER_SETTINGS = ("guidance_interval", "shift", "diffusion", "pipeline_options", "tf32")
+# Two numbers from 0 to 1, such as 0..0.9.
+INTERVAL_PATTERN = r"^(0(\.\d{1,9})?|1(\.0{1,9})?)\.\.(0(\.\d{1,9})?|1(\.0{1,9})?)$"
+# Entries of a config that decide no pixel: the folder of the base model, which the manifest's hash
+# identifies, and the environment variable of an API key.
+API_KEY_VARIABLE = "api_key_variable"
+NEUTRAL_CONFIG_KEYS = ("base", API_KEY_VARIABLE)
+UNKNOWN_SHA256 = "0" * 64  # recorded where the hash of weights is unknown
 
 
 class Settings(Record):
@@ -37,13 +48,14 @@ class Settings(Record):
 
     Attributes:
         resolution: Side of the image in pixels.
-        sampler, steps, guidance: Sampler, its number of steps, and the scale of classifier-free
-            guidance.
+        sampler: Name of the sampler.
+        steps: Number of its steps.
+        guidance: Scale of classifier-free guidance; 1 is no guidance.
         seed: Seed of the initial noise.
         tile: Number of images generated in one forward pass of fixed, padded size. Sample i is
             always in row i % tile, so its pixels do not depend on which others are requested.
-        device, dtype: Where and in which precision the network runs. The digest contains the device
-            without its number.
+        device: Where the network runs. The digest contains the device without its number.
+        dtype: Precision of the network.
         pos_scaling: Method for positions beyond the training grid (encodings/scaling.py).
         guidance_channels: Latent channels that are guided: the first three, as in DiT, or all.
         mu_policy: FLUX's time shift for image sizes beyond its training sizes.
@@ -55,8 +67,15 @@ class Settings(Record):
         spacing: Which training timesteps a sampler with fewer steps uses, if not the sampler's
             default (models/samplers/ddpm.py).
         labels: Distribution of the class labels.
+        guidance_interval: "LOW..HIGH": guidance acts where LOW <= t <= HIGH; t is 0 at the image
+            and 1 at pure noise.
+        shift: Factor by which a sampler of flows shifts its times towards noise.
+        diffusion: How much noise a stochastic sampler of flows adds along the way
+            (models/samplers/flow_sde.py).
+        pipeline_options: Options of a library's pipeline by name: arguments of its call that are
+            no other field, such as negative_prompt, with their defaults.
         tf32: Whether CUDA may round the factors of float32 products to TF32. None leaves torch's
-            defaults. It is written only where it is set.
+            defaults.
     """
 
     resolution: int = Field(gt=0, le=limits.MAX_RESOLUTION)
@@ -78,16 +97,17 @@ class Settings(Record):
     fold: bool | None = None
     spacing: Literal["linspace", "leading"] | None = None
     labels: str | None = Field(default=None, pattern=r"^(uniform|balanced|file:[0-9a-f]{64})$")
-
+    guidance_interval: str | None = Field(default=None, pattern=INTERVAL_PATTERN)
+    shift: float | None = Field(default=None, gt=0, le=limits.MAX_SHIFT)
+    diffusion: Literal["sigma", "constant", "decreasing", "increasing-decreasing"] | None = None
+    pipeline_options: dict[str, Option] | None = None
     tf32: Literal[True] | None = None
 
     @model_serializer(mode="wrap")
-    def _leave_out_unset_tf32(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
-        """Return the fields; without `tf32` the record is that of versions without the field."""
+    def _omit_absent_settings(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
+        """Return the fields; without later settings a record has the bytes of earlier versions."""
         fields: JsonObject = serialize(self)
-        if self.tf32 is None:
-            fields.pop("tf32", None)
-        return fields
+        return {k: v for k, v in fields.items() if v is not None or k not in LATER_SETTINGS}
 
     @field_validator("tile")
     @classmethod
@@ -100,17 +120,49 @@ class Settings(Record):
             )
         return tile
 
+    @field_validator("guidance_interval")
+    @classmethod
+    def _check_interval(cls, interval: str | None) -> str | None:
+        """Return an interval; raise ValueError if its ends are the other way round."""
+        if interval is not None:
+            low, high = map(float, interval.split(".."))
+            if low > high:
+                raise ValueError(f"LOW is above HIGH in {interval}; write it as {high:g}..{low:g}")
+        return interval
+
     @property
     def sampling_text(self) -> str:
         """Return sampler, steps and guidance in words.
 
-        A classifier has no sampler. Some networks take no guidance.
+        A classifier has no sampler. Some networks take no guidance. A pipeline that is run as it is
+        has a scheduler of its own.
         """
-        if self.sampler is None:
+        numbers = (self.steps, self.guidance)
+        if self.sampler is None and self.pipeline_options is None and numbers == (None, None):
             return "no sampler"
+        unnamed = "sampler not stated" if self.pipeline_options is None else "own scheduler"
+        sampler = self.sampler or unnamed
         steps = "steps not set" if self.steps is None else f"{self.steps:,} steps"
         guidance = "no guidance" if self.guidance is None else f"guidance {self.guidance:g}"
-        return f"{self.sampler}, {steps}, {guidance}"
+        options = [
+            f"{name.replace('_', ' ')} {value}" for name, value in self.sampling_options.items()
+        ]
+        return ", ".join([sampler, steps, guidance, *options])
+
+    @property
+    def sampling_options(self) -> dict[str, Option]:
+        """Return the set options that change images and that few samplers or pipelines have."""
+        values: dict[str, Option | None] = {
+            "guidance_interval": self.guidance_interval,
+            "shift": self.shift,
+            "diffusion": self.diffusion,
+            **(self.pipeline_options or {}),
+        }
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None and name not in NEUTRAL_PIPELINE_OPTIONS
+        }
 
 
 class Checkpoint(Record):
@@ -119,14 +171,21 @@ class Checkpoint(Record):
     A classifier generates no images: it has no sampler, steps or guidance.
 
     Attributes:
+        name: Name, as `list checkpoints` prints it.
+        backbone: Architecture of the network.
+        encoding: Positional encoding.
         options: Options of the encoding.
         config: Sizes of the network.
-        weights: Path of the weights, sha256: their hash.
+        weights: Path of the weights, sha256: their hash. For an image endpoint the address of its
+            server, and UNKNOWN_SHA256.
         source: Where the weights come from, as text for people.
         scale: Small model of this project ("micro") or a model of the paper ("paper").
-        suite, sampler, steps, guidance: Defaults of a run.
+        suite, sampler, steps, guidance: Default of a run.
         drawing: Defaults of further fields of Settings for generating images, by field name.
-        recipe, recipe_sha256, training_seed, training_steps: How the weights were trained.
+        recipe: Name of the recipe that the weights were trained with.
+        recipe_sha256: Hash of the recipe.
+        training_seed: Seed of the training.
+        training_steps: Number of training steps.
     """
 
     name: Name
@@ -148,9 +207,50 @@ class Checkpoint(Record):
     training_seed: int | None = None
     training_steps: int | None = None
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Return whether equal requests give equal images; registration tests it for pipelines."""
+        return self.config.get(REPEATABLE_KEY) is not False
+
+    @property
+    def has_known_weights(self) -> bool:
+        """Return whether the weights have a hash."""
+        return self.sha256 != UNKNOWN_SHA256
+
+    @property
+    def identity(self) -> str:
+        """Return the hash that distinguishes checkpoints.
+
+        It is that of the weights or, where these are unknown, of all fields that decide pixels.
+        """
+        if self.has_known_weights:
+            return self.sha256
+        fields = self.model_dump(mode="json", include=set(DIGEST_FIELDS))
+        fields["config"] = drop_neutral_config(fields["config"])
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def weights_text(self) -> str:
+        """Return the start of the hash of the weights, or in words that they are unknown."""
+        if self.has_known_weights:
+            return f"weights {self.sha256[:12]}"
+        repeats = ", not repeatable" if not self.is_repeatable else ""
+        return f"weights unknown, {self.weights}{repeats}"
+
+
+def drop_neutral_config(config: JsonObject) -> JsonObject:
+    """Return a config without the entries that decide no pixel."""
+    return {key: value for key, value in config.items() if key not in NEUTRAL_CONFIG_KEYS}
+
 
 class Request(Record):
-    """One requested image: its index in the suite, and its class label or prompt."""
+    """One requested image.
+
+    Attributes:
+        index: Its index in the suite.
+        label: Class label, in a suite of labels.
+        prompt: Text, in a suite of prompts.
+    """
 
     index: int = Field(ge=0)
     label: int | None = None
@@ -160,7 +260,12 @@ class Request(Record):
 class Plan(FileRecord):
     """Everything that, together with its index, decides the pixels of a sample.
 
-    `preset` is the name of the set of settings that the user chose. It is not part of the digest.
+    Attributes:
+        checkpoint: The checkpoint that generates.
+        suite: Name of the suite.
+        suite_version: Version of the suite.
+        settings: How samples are generated.
+        preset: Name of the set of settings that the user chose. It is not part of the digest.
     """
 
     kind = "plan"
@@ -184,8 +289,7 @@ class Plan(FileRecord):
         fields["settings"] = settings
 
         fields["checkpoint"] = {name: fields["checkpoint"][name] for name in DIGEST_FIELDS}
-        # The base model is identified by its hash, which the adapter's manifest contains.
-        fields["checkpoint"]["config"].pop("base", None)
+        fields["checkpoint"]["config"] = drop_neutral_config(fields["checkpoint"]["config"])
         del fields["preset"]  # a name for the settings, which are in the digest themselves
         return fields
 
@@ -196,7 +300,17 @@ class Plan(FileRecord):
 
 
 class SampleRecord(Record):
-    """One line of samples.jsonl, written after the image file is complete."""
+    """One line of samples.jsonl, written after the image file is complete.
+
+    Attributes:
+        index: Index of the request.
+        file: Path of the image, relative to the run folder.
+        sha256: Hash of the image file.
+        label: Class label that was requested.
+        prompt: Prompt that was requested.
+        status: Whether the image was generated.
+        reason: Why it was not generated.
+    """
 
     index: int = Field(ge=0)
     file: str | None = None
@@ -248,9 +362,18 @@ class Measurement(Record):
     """One value of a metric with its standard error and confidence interval, or None with a reason.
 
     Attributes:
+        metric: The metric's name.
         name: The metric's name with the number of images, such as fid-50k.
-        se: Standard error. low, high: Confidence interval. interval: Its method.
+        value: The value; None if it could not be computed.
+        se: Standard error.
+        low: Lower end of the confidence interval.
+        high: Upper end of the confidence interval.
+        interval: Method of the interval.
         n_asked: Number of requested images; equals n_scored + n_failed + n_abstained.
+        n_scored: Number of images that were scored.
+        n_failed: Number of images that are missing or could not be read or annotated.
+        n_abstained: Number of images that no rule scores.
+        reason: Why the value is None.
     """
 
     metric: Name
@@ -277,9 +400,20 @@ class Measurement(Record):
 
 
 class Provenance(Record):
-    """How a record was made: package version, machine, command, and times (ISO 8601, UTC).
+    """How a record was made.
 
-    dirty: Whether the git checkout had uncommitted changes.
+    Attributes:
+        version: Version of harope-bench.
+        commit: Commit of the git checkout.
+        dirty: Whether the checkout had uncommitted changes.
+        python: Version of Python.
+        platform: Operating system and processor.
+        device: Device of the networks.
+        packages: Versions of the libraries that decide numbers.
+        flags: Settings of the libraries that decide last bits.
+        command: The command line.
+        started: Time of the start (ISO 8601, UTC).
+        finished: Time of the end (ISO 8601, UTC).
     """
 
     version: str
@@ -295,7 +429,6 @@ class Provenance(Record):
     finished: str
 
 
-UNKNOWN_SHA256 = "0" * 64  # recorded for a judge whose weights' hash is unknown
 NO_JUDGE = "none"  # name of the JudgeRecord of a result that needed no judge
 # Whose network a judge is: the paper's ("official"), the same weights and preprocessing in other
 # code ("equivalent"), a small one ("micro") or another one ("substitute").
@@ -324,7 +457,10 @@ class JudgeRecord(Record):
     """The network that extracted features or annotated images.
 
     Attributes:
-        judge_class: Whose network it is, see JudgeClass.
+        name: Name of the judge.
+        version: Version of the judge; another one gives other features or annotations.
+        judge_class: Whose network it is: `official`, `equivalent`, `micro` or `substitute`.
+        weights_sha256: Hash of the weights.
         preprocessing: How images are resized and normalised, in words.
         model: Folder or hub id of a network that the user chose.
     """
@@ -434,25 +570,34 @@ class Result(FileRecord):
     """The measurements of one evaluator on one sample set.
 
     Attributes:
+        evaluator: Name of the evaluator.
         version: Version of the evaluator.
         profile: Implementation of the metrics that is imitated.
         rules: Official rules of the benchmark, or the corrected ones.
         parity: How closely the evaluator reproduces the official implementation.
+        scale: Scale of the numbers.
         target: Path of the run folder or of the images.
         label: Text of its row in tables, if the user gave one.
-        suite, resolution: Suite and side in pixels (square images) of a result without a plan.
+        suite: Suite of a result without a plan.
+        resolution: Side in pixels (square images) of a result without a plan.
+        plan: Plan of the run; None for images of other programs.
+        plan_digest: Digest of the plan.
         samples_sha256: Digest of the sample set.
         judge: The judge, or one record that summarises all of `judges`.
         judges: By role, if the evaluator uses several.
         judge_error_rates: By name of the judge, if measured on images with known ground truth.
         annotations_sha256: Hash of the annotations that were scored.
-        reference, reference_sha256: Name and hash of what the images are measured against.
+        reference: Name of what the images are measured against.
+        reference_sha256: Its hash.
+        measurements: The values.
         is_lenient: Whether images, answers or whole tasks may be missing (--allow-missing).
         rule_differences: Metrics whose value differs under the other set of rules. `warnings` do
             not repeat them.
+        warnings: Warnings about the images, the judge, the reference and the numbers.
         arrays_file: Name of the .npz with per-sample arrays beside the result.
         sample_scores_file: Name of the file with score and reason of each image.
         source: Location of the images if they are not in the run folder.
+        provenance: How the result was made.
     """
 
     kind = "result"

@@ -268,16 +268,12 @@ def check_state_dict(
     if unexpected_keys:
         problems.append(f"unexpected {', '.join(unexpected_keys)}")
 
-    shape_texts = []
-    dtype_texts = []
-    for key, expected in sorted(expected_state.items()):
-        if key not in state:
-            continue
-        if state[key].shape != expected.shape:
-            shape_texts.append(f"{key} {tuple(state[key].shape)} for {tuple(expected.shape)}")
-        if _number_kind(state[key]) != _number_kind(expected):
-            dtype_texts.append(f"{key} {_dtype_name(state[key])} for {_dtype_name(expected)}")
-    if shape_texts:
+    dtype_texts = [
+        f"{key} {_dtype_name(state[key])} for {_dtype_name(expected)}"
+        for key, expected in sorted(expected_state.items())
+        if key in state and _number_kind(state[key]) != _number_kind(expected)
+    ]
+    if shape_texts := shape_differences(expected_state, state):
         problems.append(f"mis-shaped {', '.join(shape_texts)}")
     if dtype_texts:
         problems.append(f"of another kind {', '.join(dtype_texts)}")
@@ -296,6 +292,17 @@ def _number_kind(tensor: torch.Tensor) -> tuple[bool, bool]:
 
 def _dtype_name(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def shape_differences(
+    expected_state: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]
+) -> list[str]:
+    """Return the keys with both shapes where a tensor has another shape than expected."""
+    return [
+        f"{key} {tuple(state[key].shape)} for {tuple(expected.shape)}"
+        for key, expected in sorted(expected_state.items())
+        if key in state and state[key].shape != expected.shape
+    ]
 
 
 def load_state_strictly(

@@ -238,7 +238,7 @@ def file_stamp(path: Path) -> tuple[int, int] | None:
     with convert_os_errors(path):
         try:
             status = path.stat()
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
             return None
     return (status.st_mtime_ns, status.st_size) if stat.S_ISREG(status.st_mode) else None
 

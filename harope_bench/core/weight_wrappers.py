@@ -2,7 +2,8 @@
 state dict, and prefixes of its keys.
 
 These layouts are known:
-- train.py of DiT and DeiT: {"model", "ema", ...}
+- train.py of DiT, SiT, REPA, LightningDiT and DeiT: {"model", "ema", ...}
+- main_jit.py of JiT: {"model", "model_ema1", "model_ema2", ...}, prefix `net.`
 - timm: "state_dict", "state_dict_ema"
 - Lightning: "state_dict", prefix `model.`
 - torch.optim.swa_utils.AveragedModel: `n_averaged`, prefix `module.`
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
     import torch
 
 # A running average (EMA) is preferred to the plain network, because papers report its numbers.
-EMA_KEYS = ("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "params_ema")
+# JiT saves two, and evaluates the first.
+EMA_KEYS = (
+    *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "params_ema"),
+    *("model_ema1", "model_ema2"),
+)
 NETWORK_KEYS = ("model", "state_dict", "model_state_dict", "net", "network", "module", "params")
 # Prefixes that all keys may have, in the order of preference.
 PREFIXES = (

@@ -47,6 +47,7 @@ DECODE_ERRORS = (
 # Levels of zlib in a PNG. Generated images are written fast; images inside a report are small.
 FAST_COMPRESSION = 1
 SMALL_COMPRESSION = 6
+FAST_PIXELS = 128 * 128  # pixels from which an image is compressed fast
 RIFF_HEADER_BYTES = 12  # bytes before the first chunk of a WebP file
 LOSSY_FORMATS = ("JPEG", "WEBP", "JPEG2000")  # formats that can be lossy
 
@@ -60,12 +61,17 @@ class DecodedImage(NamedTuple):
     mode: str
 
 
-def encode_png(image: np.ndarray, compress_level: int = FAST_COMPRESSION) -> bytes:
+def encode_png(image: np.ndarray, compress_level: int | None = None) -> bytes:
     """Return the PNG bytes of an image (H, W, 3) uint8.
 
     Args:
-        compress_level: zlib's level; it changes the size and the time, not the pixels.
+        compress_level: zlib's level; it changes the size and the time, not the pixels. None is
+            FAST_COMPRESSION, but for small images SMALL_COMPRESSION: they take no time, and their
+            bytes stay those of earlier versions.
     """
+    if compress_level is None:
+        is_large = image.shape[0] * image.shape[1] >= FAST_PIXELS
+        compress_level = FAST_COMPRESSION if is_large else SMALL_COMPRESSION
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG", compress_level=compress_level)
     return buffer.getvalue()

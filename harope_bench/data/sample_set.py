@@ -62,6 +62,11 @@ class HashedImage(NamedTuple):
     decoded_image: DecodedImage
 
 
+NOT_REPEATABLE_WARNING = (
+    "images: not repeatable, one request gave different images when the checkpoint was registered"
+)
+
+
 @dataclass(frozen=True)
 class SampleSet:
     """Images that are evaluated, by index.
@@ -403,6 +408,8 @@ def _run_set(run: RunFolder, plan: Plan | None, count: int | None) -> SampleSet:
         )
     elif run.needs_matching_hashes:
         _check_requests_complete(run, all_records, request_ranges)
+    if plan is not None and not plan.checkpoint.is_repeatable:
+        warnings = (*warnings, NOT_REPEATABLE_WARNING)
 
     # All samples that belong to the set must exist.
     if count is not None:

@@ -58,6 +58,7 @@ class DpgBenchEvaluator(PromptEvaluator):
     """
 
     version = 3
+    title = "DPG-Bench"
     profile = "ella"
     parity = (
         "the rule equals a slow one written from the script's description, on random tables and on"

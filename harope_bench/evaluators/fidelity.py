@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from harope_bench.core.errors import OptionError
-from harope_bench.core.schema import Measurement
+from harope_bench.core.schema import Measurement, Metric
 from harope_bench.evaluators.base import EvaluatorOutput, FeatureEvaluator, Features
 from harope_bench.evaluators.fidelity_checks import check_arrays
 from harope_bench.evaluators.fidelity_estimates import (
@@ -48,11 +48,16 @@ class FidelityEvaluator(FeatureEvaluator):
         self.profile = profile
         self.profile_spec = PROFILES[profile]
         self.parity = self.profile_spec.parity
-        self.metrics = tuple(METRICS[name] for name in self.profile_spec.metrics)
+        self.metrics = self.profile_metrics(profile)
 
     def with_profile(self, profile: str) -> Self:
         """Return the evaluator under another profile."""
         return type(self)(profile)
+
+    def profile_metrics(self, profile: str) -> tuple[Metric, ...]:
+        """Return the metrics under a profile, those of this one for an unknown profile."""
+        spec = PROFILES.get(profile, self.profile_spec)
+        return tuple(METRICS[name] for name in spec.metrics)
 
     def evaluate(self, features: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
         """Return the profile's metrics. A metric that cannot be computed is None with a reason.

@@ -152,7 +152,7 @@ def _frechet_from_moments(
 def _interval_warnings(metric: str, contributions: np.ndarray, n_varying: int) -> tuple[str, ...]:
     """Return a warning for each condition under which the first-order error is inaccurate.
 
-    docs/fidelity.md lists the measured coverage.
+    docs/explanation/statistics.md lists the measured coverage.
     """
     warnings = []
     tails = kurtosis(contributions)

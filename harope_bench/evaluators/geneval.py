@@ -103,6 +103,7 @@ class GenEvalEvaluator(PromptEvaluator):
     """
 
     version = 3
+    title = "GenEval"
     profile = "geneval"
     parity = (
         "the rule equals a slow one written from the script's description, on thousands of random"

@@ -230,6 +230,7 @@ class T2ICompBenchEvaluator(PromptEvaluator):
     """
 
     version = 3
+    title = "T2I-CompBench"
     profile = "t2i-compbench"
     parity = (
         "rules restated from Karine-Huang/T2I-CompBench 1b709499: position, the search for objects"

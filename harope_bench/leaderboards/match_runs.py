@@ -329,7 +329,7 @@ def checkpoint_names(candidates: Iterable[tuple[StoredResult, Measurement]]) -> 
     ]
     names_by_sha256: dict[str, set[str]] = {}
     for plan in plans:
-        names_by_sha256.setdefault(plan.checkpoint.sha256, set()).add(plan.checkpoint.name)
+        names_by_sha256.setdefault(plan.checkpoint.identity, set()).add(plan.checkpoint.name)
     has_namesakes = len({min(names) for names in names_by_sha256.values()}) < len(names_by_sha256)
     return sorted(
         f"{min(names)} ({sha256[:12]})" if has_namesakes else min(names)

@@ -26,6 +26,9 @@ LINE_SETTINGS = {
     "dtype": "{}",
     "guidance_channels": "guided channels {}",
     "mu_policy": "time shift {}",
+    "guidance_interval": "guided at times {}",
+    "shift": "times shifted by {:g}",
+    "diffusion": "diffusion {}",
     "vae_sha256": "autoencoder {:.8}",
     "vae_tiling": "autoencoder tiling {}",
     "fold": "folded {}",
@@ -157,8 +160,8 @@ def _line_label(run: SweepRun, runs: Sequence[SweepRun], axis: Axis) -> str:
     # settings in which the runs of this line name differ
     namesakes = [r for r in runs if _line_name(r, is_by_encoding) == parts[0]]
     for setting, template in LINE_SETTINGS.items():
-        if len({r.plan.settings.model_dump()[setting] for r in namesakes}) > 1:
-            value = run.plan.settings.model_dump()[setting]
+        if len({r.plan.settings.model_dump().get(setting) for r in namesakes}) > 1:
+            value = run.plan.settings.model_dump().get(setting)
             missing_text = f"no {setting.replace('_', ' ')}"
             parts.append(missing_text if value is None else template.format(value))
 

@@ -21,8 +21,8 @@ from harope_bench.models.backbones.base import (
     Classifier,
     ImageGenerator,
     LoadedCheckpoint,
-    load_adapter_backbone,
     load_backbone,
+    load_manifest_backbone,
 )
 
 
@@ -66,14 +66,26 @@ def open_checkpoint(checkpoint: Checkpoint, settings: Settings) -> LoadedCheckpo
 
     The hash of the weights is checked, and they are loaded strictly.
     """
+    backbone = load_backbone(checkpoint.backbone)
+    if not backbone.has_weights_file:
+        return backbone.open(checkpoint, {}, settings)
     path = find_weights_path(checkpoint)
     if path.name == lora_manifest.MANIFEST:
         check_sha256(path, checkpoint.sha256)
-        adapter_backbone = load_adapter_backbone(checkpoint.backbone)
-        return adapter_backbone.open_folder(checkpoint, path, settings)
+        manifest_backbone = load_manifest_backbone(checkpoint.backbone)
+        return manifest_backbone.open_folder(checkpoint, path, settings)
 
     state_dict = load_weights(path, checkpoint.sha256)
-    return load_backbone(checkpoint.backbone).open(checkpoint, state_dict, settings)
+    return backbone.open(checkpoint, state_dict, settings)
+
+
+def check_weights_file(checkpoint: Checkpoint) -> None:
+    """Raise WeightsError unless a checkpoint's weights file is there and has its hash.
+
+    The checkpoint of an endpoint has no such file.
+    """
+    if load_backbone(checkpoint.backbone).has_weights_file:
+        check_sha256(find_weights_path(checkpoint), checkpoint.sha256)
 
 
 def open_generator(checkpoint: Checkpoint, settings: Settings) -> ImageGenerator:
@@ -132,7 +144,15 @@ def open_classifier(checkpoint: Checkpoint, settings: Settings) -> Classifier:
     return loaded_checkpoint
 
 
-SettingValue = Option | None  # The value of a field of Settings; None is not stated.
+# The value of a field of Settings or of an option of a pipeline; None is not stated.
+SettingValue = Option | None
+
+
+def group_pipeline_options(values: Mapping[str, SettingValue]) -> dict[str, object]:
+    """Return the fields of Settings in `values`; all other names become `pipeline_options`."""
+    fields: dict[str, object] = {k: v for k, v in values.items() if k in Settings.model_fields}
+    options = {k: v for k, v in values.items() if k not in fields and v is not None}
+    return {**fields, "pipeline_options": options} if options else fields
 
 
 def validate_user_name(name: str) -> str:
@@ -171,8 +191,9 @@ def check_settings(checkpoint: Checkpoint, settings_by_name: Mapping[str, Settin
     for field, value in settings_by_name.items():
         if value is None or field in supported_settings.setting_names:
             continue
-        default_reason = f"backbone {checkpoint.backbone} does not read it"
-        reason = supported_settings.reasons.get(field, default_reason)
+        usual_reason = f"backbone {checkpoint.backbone} does not read it"
+        other_reason = supported_settings.other_reason or usual_reason
+        reason = supported_settings.reasons.get(field, other_reason)
         raise OptionError(
             f"{field} does not apply to checkpoint {checkpoint.name}: {reason};"
             f" {_advice(checkpoint, field, value)}"
@@ -193,6 +214,8 @@ def _advice(checkpoint: Checkpoint, field: str, value: SettingValue) -> str:
     if defaults.get(field) == value:
         return f"{checkpoint.name} was registered with this default, register it again without"
 
+    if field not in Settings.model_fields:
+        return f"leave --drawing {field} out"
     option = f"--{field.replace('_', '-')}"
     if field in NEUTRAL_SETTINGS:
         return (

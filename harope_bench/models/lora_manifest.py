@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from harope_bench.core.errors import MissingExtraError, StorageError, WeightsError
+from harope_bench.assets.hub import find_snapshot, parse_model_id
+from harope_bench.core.errors import StorageError, WeightsError
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.record_base import (
     NAME_PATTERN,
@@ -244,21 +245,14 @@ def find_base_folder(base: str) -> Path:
     folder = Path(base).expanduser()
     if folder.is_dir():
         return folder
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{base} is no folder, and hub ids need huggingface-hub",
-            advice="pip install 'harope-bench[t2i]'",
-        ) from error
-    try:
-        return Path(snapshot_download(base, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError) as error:
+    model = parse_model_id(base)
+    snapshot = None if model is None else find_snapshot(model)
+    if snapshot is None:
         raise WeightsError(
             f"base {base} is no folder and is not in the local hub cache",
             advice="give its folder by --config base=FOLDER",
-        ) from error
+        )
+    return snapshot
 
 
 def base_name(base: str) -> str:
@@ -282,13 +276,13 @@ def transformer_config(folder: Path) -> LibraryConfig:
 
 def component_config(folder: Path, component: str) -> LibraryConfig:
     """Return the configuration of a pipeline's component, without the library's own entries."""
-    config = _read_json_object(folder / component / "config.json")
+    config = read_json_object(folder / component / "config.json")
     return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
 def scheduler_config(folder: Path) -> LibraryConfig:
     """Return the configuration of a base model's scheduler."""
-    return _read_json_object(folder / "scheduler" / "scheduler_config.json")
+    return read_json_object(folder / "scheduler" / "scheduler_config.json")
 
 
 def describe_base(folder: Path, name: str) -> AdapterBase:
@@ -393,7 +387,7 @@ def check_base_loads(folder: Path, replaced_components: Collection[str] = ()) ->
     Args:
         replaced_components: Components whose weights come from elsewhere.
     """
-    for component, entry in _read_json_object(folder / PIPELINE_INDEX).items():
+    for component, entry in read_json_object(folder / PIPELINE_INDEX).items():
         has_model = component in COMPONENT_WEIGHTS or component.startswith("text_encoder")
         is_loaded = component not in replaced_components
         if has_model and is_loaded and _library_name(entry) in ALLOWED_LIBRARIES:
@@ -418,7 +412,15 @@ def _check_component(folder: Path, component: str) -> None:
             advice="give the base in its full precision",
         )
 
-    stem = COMPONENT_WEIGHTS.get(component, "model")
+    check_component_weights(component_folder, COMPONENT_WEIGHTS.get(component, "model"))
+
+
+def check_component_weights(component_folder: Path, stem: str) -> None:
+    """Raise WeightsError unless a component has its weights as .safetensors, without variant.
+
+    Args:
+        stem: Stem of the weights file, or of its index.
+    """
     index = component_folder / f"{stem}{INDEX_SUFFIX}"
     if index.is_file():
         weight_shard_paths(index)
@@ -451,7 +453,7 @@ def pipeline_class_name(folder: Path) -> str:
     Raises:
         WeightsError: A component is of another library than diffusers or transformers.
     """
-    index = _read_json_object(folder / PIPELINE_INDEX)
+    index = read_json_object(folder / PIPELINE_INDEX)
     for component, entry in index.items():
         is_component = isinstance(entry, list) and entry != [None, None]
         if is_component and _library_name(entry) not in ALLOWED_LIBRARIES:
@@ -473,7 +475,7 @@ def _library_name(entry: object) -> str | None:
     return library
 
 
-def _read_json_object(path: Path) -> LibraryConfig:
+def read_json_object(path: Path) -> LibraryConfig:
     """Return the JSON object in a file of a pipeline's folder; WeightsError for other content."""
     try:
         json_object = parse_json(read_text(path))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
+from harope_bench.assets.hub import ModelId, parse_model_id, require_snapshot
 from harope_bench.core import registry
 from harope_bench.core.conditioning import check_checkpoint_suite
 from harope_bench.core.errors import NameClashError, OptionError, WeightsError
@@ -20,7 +21,7 @@ from harope_bench.core.record_base import Option, validation_summary
 from harope_bench.core.schema import Checkpoint, Settings
 from harope_bench.core.state_dicts import INDEX_SUFFIX, load_weights, read_weights, weights_sha256
 from harope_bench.core.storage import convert_os_errors, write_text
-from harope_bench.models import lora_manifest
+from harope_bench.models import lora_manifest, register_pipeline
 from harope_bench.models.backbones.base import (
     AdapterBackbone,
     Backbone,
@@ -34,12 +35,18 @@ from harope_bench.models.checkpoint_folder import (
     toml_path,
     write_registration,
 )
+from harope_bench.models.endpoints.register_endpoint import (
+    endpoint_lines,
+    make_endpoint_checkpoint,
+)
 from harope_bench.models.load_checkpoint import (
     SettingValue,
     check_settings,
     find_weights_path,
     validate_user_name,
 )
+from harope_bench.models.pipeline_manifest import BACKBONE, MODULAR_INDEX
+from harope_bench.models.register_pipeline import Trial, repeatability_text
 from harope_bench.models.samplers.base import load_sampler
 from harope_bench.models.weights_metadata import (
     apply_class_count,
@@ -61,7 +68,7 @@ SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
 
 def register(
     name: str,
-    weights_path: Path,
+    weights_path: Path | str,
     user_fields: CheckpointFields,
     encoding_path: Path | None = None,
     replace: bool = False,
@@ -72,10 +79,11 @@ def register(
 
 def register_checkpoint(
     name: str,
-    weights_path: Path,
+    weights_path: Path | str,
     user_fields: CheckpointFields,
     encoding_path: Path | None = None,
     replace: bool = False,
+    trial: Trial | None = None,
 ) -> Registration:
     """Write a checkpoint's TOML into the user's home; repeating a registration changes nothing.
 
@@ -86,24 +94,37 @@ def register_checkpoint(
     Args:
         weights: A file of weights, an adapter folder, the folder of a pipeline, or a LoRA without
             manifest (a file, or a folder with one). For the last, a manifest and a copy are
-            written into the user's home.
+            written into the user's home. A text is the address of an image endpoint, which
+            generates three images at once.
         user_fields: Fields of Checkpoint that the user states; None is not stated.
         encoding_weights: Weights of the encoding, for a LoRA without manifest alone.
         replace: Replace another checkpoint of the user with this name.
+        trial: Where the trial images of a pipeline that is run as it is are generated.
 
     Raises:
         NameClashError: The name belongs to another checkpoint.
+        MissingAssetError: `weights` is a hub id, and the model is not in the local cache.
         WeightsError: Keys do not fit, or contradict the training file's arguments.
         OptionError: A needed field is not stated, or the user's fields contradict the file.
     """
     validate_user_name(name)
-    weights_path = resolve_shard_index(weights_path)
     entry = registry.list_entries("checkpoints").get(name)
     if entry is not None and entry.path != toml_path(name):
         raise NameClashError(
             f"checkpoint {name!r} is registered already ({entry.origin}); choose another name"
         )
+    if isinstance(weights_path, str):
+        checkpoint = make_endpoint_checkpoint(name, weights_path, drop_empty_fields(user_fields))
+        return write_registration(checkpoint, replace)
+    _require_address(weights_path, user_fields)
+    model = find_hub_model(weights_path)
+    weights_path = resolve_weights_path(weights_path)
     try:
+        if is_plain_pipeline(weights_path):
+            title = weights_path.resolve().name if model is None else model.repository
+            return _register_pipeline(
+                name, weights_path, title, user_fields, replace, trial or Trial()
+            )
         return _register(name, weights_path, user_fields, encoding_path, replace)
     except (OptionError, WeightsError) as error:
         if entry is None or replace:
@@ -112,6 +133,72 @@ def register_checkpoint(
             f"checkpoint {name!r} is registered already ({entry.origin}), and this is not the same:"
             f" {error}"
         ) from error
+
+
+def find_hub_model(weights_path: Path) -> ModelId | None:
+    """Return the model of the hub that a path names; None if it exists or can be no id.
+
+    A path in an existing folder is one that is missing.
+    """
+    if weights_path.exists() or weights_path.parent.is_dir():
+        return None
+    return parse_model_id(weights_path.as_posix())
+
+
+def resolve_weights_path(weights_path: Path) -> Path:
+    """Return the path of weights: of a model of the hub its local copy, of shards their index.
+
+    Raises:
+        MissingAssetError: The model is not in the local cache.
+    """
+    model = find_hub_model(weights_path)
+    return resolve_shard_index(weights_path if model is None else require_snapshot(model))
+
+
+def is_plain_pipeline(weights_path: Path) -> bool:
+    """Return whether a folder contains a pipeline of diffusers that is run as it is."""
+    if (weights_path / lora_manifest.MANIFEST).is_file():
+        return False
+    has_index = any(
+        (weights_path / name).is_file() for name in (lora_manifest.PIPELINE_INDEX, MODULAR_INDEX)
+    )
+    return has_index and not register_pipeline.has_own_backbone(weights_path)
+
+
+def _register_pipeline(
+    name: str,
+    folder: Path,
+    title: str,
+    user_fields: CheckpointFields,
+    replace: bool,
+    trial: Trial,
+) -> Registration:
+    """Register a pipeline of diffusers that is run as it is.
+
+    Args:
+        title: Hub id, or the name of the folder.
+    """
+    user_fields = drop_empty_fields(user_fields)
+    with scratch_folder(name) as scratch:
+        manifest, fields = register_pipeline.prepare_pipeline(scratch, folder, title, user_fields)
+        drawing = fields.get("drawing", {})
+        validate_default_settings({k: v for k, v in drawing.items() if k in Settings.model_fields})
+        checkpoint = _make_checkpoint(name, manifest, fields)
+        source = f"harope-bench register {name} --weights {title}"
+        checkpoint = checkpoint.model_copy(update={"source": source})
+        _check(checkpoint)
+        checkpoint = register_pipeline.with_trial(checkpoint, manifest, trial)
+        return write_registration(checkpoint, replace, scratch)
+
+
+def _require_address(weights_path: Path, user_fields: CheckpointFields) -> None:
+    """Raise OptionError for the path of a file where a backbone needs an address."""
+    backbone = user_fields.get("backbone")
+    if backbone is not None and not load_backbone(backbone).has_weights_file:
+        raise OptionError(
+            f"backbone {backbone} has no weights file, found {weights_path}; give the address of"
+            " an image endpoint (http://HOST:PORT) to images-api, or leave --backbone out"
+        )
 
 
 def unregister_checkpoint(name: str) -> Path:
@@ -227,11 +314,12 @@ def _register_file(name: str, weights_path: Path, user_fields: CheckpointFields)
     # Fields that are not stated are taken from the published network.
     published_defaults = backbone.published_defaults(fields["config"], user_fields)
     fields["config"] = {**published_defaults.pop("config", {}), **fields["config"]}
-    file_drawing = (note if note else default_fields).get("drawing", {})
+    detected_drawing = {} if note else default_fields.get("drawing", {})
     fields["drawing"] = validate_default_settings(
         {
+            **detected_drawing,
             **published_defaults.get("drawing", {}),
-            **file_drawing,
+            **note.get("drawing", {}),
             **user_fields.get("drawing", {}),
         }
     )
@@ -240,7 +328,7 @@ def _register_file(name: str, weights_path: Path, user_fields: CheckpointFields)
         base_folder = lora_manifest.find_base_folder(str(fields["config"]["base"]))
         lora_manifest.check_base_loads(base_folder, {"transformer"})
 
-    stated_fields: CheckpointFields = {**published_defaults, **default_fields, **fields}
+    stated_fields: CheckpointFields = {**default_fields, **published_defaults, **fields}
     sampling = _default_sampling(backbone, stated_fields, weights_path)
     checkpoint = _make_checkpoint(name, weights_path, {**sampling, **stated_fields})
     _check(checkpoint)
@@ -334,14 +422,18 @@ def description_lines(checkpoint: Checkpoint) -> tuple[str, ...]:
     They state prediction type and sampling, then conditioning, resolution and encoding, then the
     entry of the file that contains the network, if there is one.
     """
-    description = load_backbone(checkpoint.backbone).describe_network(checkpoint)
+    backbone = load_backbone(checkpoint.backbone)
+    if not backbone.has_weights_file:
+        return endpoint_lines(checkpoint)
+    description = backbone.describe_network(checkpoint)
 
     sampling = ""
-    if checkpoint.sampler:
+    if checkpoint.sampler or checkpoint.steps:
         guidance = "no guidance"
         if checkpoint.guidance is not None:
             guidance = f"guidance {checkpoint.guidance:g}"
-        sampling = f"; sampler {checkpoint.sampler}, {checkpoint.steps} steps, {guidance}"
+        sampler = checkpoint.sampler or "of the pipeline"
+        sampling = f"; sampler {sampler}, {checkpoint.steps} steps, {guidance}"
     settings = "".join(
         f", {field} {value}"
         for field, value in sorted(checkpoint.drawing.items())
@@ -351,18 +443,21 @@ def description_lines(checkpoint: Checkpoint) -> tuple[str, ...]:
     resolution = "resolution at training not known"
     if description.resolution:
         resolution = f"trained at {description.resolution} px"
-    lines = (
+    lines: tuple[str, ...] = (
         f"predicts {description.prediction_type}{sampling}{settings}",
         f"takes {description.conditioning}; {resolution}; encoding {checkpoint.encoding}",
     )
 
     path = find_weights_path(checkpoint)
+    if checkpoint.backbone == BACKBONE:
+        return (*lines, repeatability_text(checkpoint))
     if path.name == lora_manifest.MANIFEST:
         return lines
     unwrapped_weights = read_weights(path)
-    if not unwrapped_weights.wrappers:
-        return lines
-    return (*lines, str(unwrapped_weights))
+    if unwrapped_weights.wrappers:
+        lines = (*lines, str(unwrapped_weights))
+    ignored_keys = load_backbone(checkpoint.backbone).describe_ignored_keys(unwrapped_weights.state)
+    return (*lines, ignored_keys) if ignored_keys else lines
 
 
 def _complete_foreign_fields(

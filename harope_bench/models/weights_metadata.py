@@ -15,6 +15,7 @@ from harope_bench.core.record_base import Option
 from harope_bench.core.state_dicts import training_arguments, weights_metadata
 from harope_bench.models.backbones.base import DetectedFields, load_backbone
 from harope_bench.models.checkpoint_fields import CheckpointFields, known_fields
+from harope_bench.models.samplers.base import load_sampler
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,9 +111,15 @@ def find_backbone(
         wrapper_advice = (
             f"; if {', '.join(wrappers[:5])} are several networks, save one of them alone"
         )
+    nearest_networks = [
+        text
+        for name in ([backbone] if backbone else registry.list_names("backbones"))
+        if (text := load_backbone(name).nearest_network(state_dict))
+    ]
+    nearest_text = f"; nearest is {nearest_networks[0]}" if nearest_networks else ""
     raise WeightsError(
-        f"the keys ({sample_keys}, ...) are those of no known backbone ({backbones}); check the"
-        f" file{wrapper_advice}"
+        f"the keys ({sample_keys}, ...) are those of no known backbone ({backbones}){nearest_text};"
+        f" check the file{wrapper_advice}"
     )
 
 
@@ -135,16 +142,20 @@ def check_file_name(
             user state otherwise.
     """
     pattern = load_backbone(fields["backbone"]).conflicting_file_names
-    is_sampler_guessed = (
-        "sampler" in detected_fields.defaults and "sampler" not in fields and not training_args
-    )
-    if pattern is None or not is_sampler_guessed:
+    families = (detected_fields.config.get("family"), fields.get("config", {}).get("family"))
+    if pattern is None or training_args or any(families):
         return
+    is_sampler_guessed = "sampler" in detected_fields.defaults and "sampler" not in fields
+    is_velocity = (
+        "sampler" in fields and load_sampler(fields["sampler"]).prediction_type == "velocity"
+    )
     match = pattern.search(weights_path.stem)
-    if match:
+    if match and (is_sampler_guessed or is_velocity):
+        family = match[0].lower()
         raise OptionError(
             f"{weights_path} has the keys of {fields['backbone']}, but {match[0]} in its name is a"
-            " network that predicts something else; if it is none, add --sampler"
+            f" network that predicts something else; add --config family={family}, or --config"
+            f" family={fields['backbone']} if it is none"
         )
 
 

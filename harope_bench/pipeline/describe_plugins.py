@@ -125,7 +125,7 @@ def _describe_checkpoint(name: str) -> Description:
         "sampler": checkpoint.sampler,
         "steps": checkpoint.steps,
         **_size_of_weights(find_weights_path(checkpoint)),
-        "sha256": checkpoint.sha256,
+        "sha256": checkpoint.sha256 if checkpoint.has_known_weights else None,
     }
     return facts, checkpoint_requirement(checkpoint)
 

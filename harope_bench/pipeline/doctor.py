@@ -13,7 +13,6 @@ from harope_bench.core.errors import BenchError, JudgeError, MissingAssetError, 
 from harope_bench.core.extras import EXTRAS, install_command, is_installed
 from harope_bench.core.provenance import package_version
 from harope_bench.core.schema import highest_error_text
-from harope_bench.core.state_dicts import check_sha256
 from harope_bench.core.storage import home
 from harope_bench.judges.base import (
     Judge,
@@ -23,7 +22,7 @@ from harope_bench.judges.base import (
     load_judge,
     open_judge,
 )
-from harope_bench.models.load_checkpoint import find_weights_path, load_checkpoint_record
+from harope_bench.models.load_checkpoint import check_weights_file, load_checkpoint_record
 from harope_bench.pipeline import selftest
 from harope_bench.pipeline.requirements import (
     UnmetRequirement,
@@ -156,7 +155,7 @@ def _checkpoint_finding(name: str) -> Finding:
         checkpoint = load_checkpoint_record(name)
         if requirement := checkpoint_requirement(checkpoint):
             return Finding("checkpoint", name, "broken", requirement.detail, requirement.command)
-        check_sha256(find_weights_path(checkpoint), checkpoint.sha256)
+        check_weights_file(checkpoint)
     except MissingExtraError as error:
         return Finding("checkpoint", name, "missing", error.detail, error.advice)
     except BenchError as error:

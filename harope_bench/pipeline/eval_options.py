@@ -6,7 +6,7 @@ None means that the user did not give the option; the target, the suite or the c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +24,11 @@ RUNS = Path("runs")  # parent folder of results without --out
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How samples are generated: the fields of a plan's settings, and the name of a preset."""
+    """How samples are generated: the fields of a plan's settings, and the name of a preset.
+
+    Attributes:
+        drawing: Options of a library's pipeline: a mapping, or pairs of name and value.
+    """
 
     steps: int | None = None
     guidance: float | None = None
@@ -44,16 +48,26 @@ class GenerationOptions:
     vae_tiling: bool | None = None
     fold: bool | None = None
     resolution: int | None = None
+    guidance_interval: str | None = None
+    shift: float | None = None
+    diffusion: str | None = None
+    drawing: Mapping[str, Option] | Sequence[tuple[str, Option]] = ()
 
     def overrides(self) -> dict[str, Option | None]:
         """Return all settings by field name, for `make_plan`; None where one is not given."""
-        return asdict(self)
+        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "drawing"}
+        return {**settings, **dict(self.drawing)}
 
     @property
     def stated_options(self) -> list[str]:
         """Return the given options that would change images, as typed, in alphabetical order."""
         names = [name for name, value in self.overrides().items() if value is not None]
-        return [f"--{name.replace('_', '-')}" for name in sorted(names) if name != "device"]
+        stated = {
+            "--drawing" if name in dict(self.drawing) else f"--{name.replace('_', '-')}"
+            for name in names
+            if name != "device"
+        }
+        return sorted(stated)
 
 
 @dataclass(frozen=True)

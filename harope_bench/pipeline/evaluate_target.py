@@ -27,6 +27,7 @@ from harope_bench.pipeline.eval_options import (
 from harope_bench.pipeline.evaluate import check_feature_scoring, evaluate_profiles
 from harope_bench.pipeline.evaluate_prompts import import_official_results, is_prompt_suite
 from harope_bench.pipeline.generate import generate, requested_indices
+from harope_bench.pipeline.register_target import register_target
 from harope_bench.pipeline.rejected_options import check_options
 from harope_bench.pipeline.requirements import (
     UnmetRequirement,
@@ -214,7 +215,17 @@ def prepare_runs(runs: Sequence[TargetRun]) -> list[TargetRun]:
 
 
 def _plan_run(target: Target, options: EvalOptions) -> tuple[Target, list[UnmetRequirement]]:
-    """Return the target, with its plan if it is a checkpoint, and the unmet requirements."""
+    """Return the target, with its plan if it is a checkpoint, and the unmet requirements.
+
+    Weights that are not registered are registered first.
+    """
+    if target.weights is not None:
+        has_images = has_image_evaluators(options)
+        evaluators = image_evaluators(options) if has_images else None
+        registered = register_target(target, options, evaluators, has_images)
+        if not isinstance(registered, Target):
+            return target, registered
+        target = registered
     if target.kind not in CHECKPOINTS:
         if not has_image_evaluators(options):
             return target, []
@@ -287,6 +298,7 @@ def score_prompts(target: Target, options: EvalOptions) -> list[EvaluatedResult]
     """Score images of prompts: first with evaluators of annotations, then of features."""
     suite = str(target.suite)
     count = options.count
+    check_has_evaluators(suite, options)
     scoring = prompt_scoring(options, suite)
     is_generated = target.kind in CHECKPOINTS
 
@@ -312,6 +324,16 @@ def score_prompts(target: Target, options: EvalOptions) -> list[EvaluatedResult]
     if feature_evaluators:
         results += evaluate_profiles(target.path, target.out, scorings, feature_evaluators, count)
     return results
+
+
+def check_has_evaluators(suite: str, options: EvalOptions) -> None:
+    """Raise OptionError if neither the suite nor the options name an evaluator."""
+    if options.evaluators or load_suite(suite).evaluators:
+        return
+    raise OptionError(
+        f"suite {suite} has prompts of your own and names no evaluator",
+        advice="give --with NAME, such as fidelity with --judge and --reference",
+    )
 
 
 def import_results(target: Target, options: EvalOptions) -> list[EvaluatedResult]:

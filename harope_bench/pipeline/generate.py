@@ -27,7 +27,6 @@ from harope_bench.core.progress import Progress, write_line
 from harope_bench.core.record_base import Option, validation_summary
 from harope_bench.core.schema import Checkpoint, Plan, Request, Settings
 from harope_bench.core.shard import Shard
-from harope_bench.core.state_dicts import check_sha256
 from harope_bench.core.storage import sha256_bytes
 from harope_bench.core.threaded_work import OrderedWriter, waiting_limit
 from harope_bench.data.run_claim import RunPart, claim_run
@@ -36,12 +35,17 @@ from harope_bench.models.backbones.base import ImageGenerator, load_backbone
 from harope_bench.models.load_checkpoint import (
     SettingValue,
     check_settings,
+    check_weights_file,
     drop_neutral_settings,
-    find_weights_path,
+    group_pipeline_options,
     load_checkpoint_record,
     open_generator,
 )
-from harope_bench.models.samplers.base import load_sampler, load_settings_sampler
+from harope_bench.models.samplers.base import (
+    SAMPLER_OPTIONS,
+    load_sampler,
+    load_settings_sampler,
+)
 from harope_bench.pipeline.stored_requests import check_stored_requests
 from harope_bench.pipeline.workers import SerialExecutor, Task, current_executor, run_units
 from harope_bench.suites.base import Suite, load_suite
@@ -105,9 +109,14 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue
         "tile": backbone.tile,
         **checkpoint.drawing,
     }
+    if explicit.get("sampler") not in (None, checkpoint.sampler):
+        option_names = load_sampler(str(explicit["sampler"])).option_names
+        for name in set(SAMPLER_OPTIONS) - set(option_names):
+            defaults.pop(name, None)  # an option of the checkpoint's own sampler
     check_settings(checkpoint, {**defaults, **explicit})
     labels = label_policy(suite_name, plugin, _optional_text(explicit.get("labels")))
-    settings = validate_settings({**defaults, **explicit, "labels": labels})
+    values = group_pipeline_options({**defaults, **explicit, "labels": labels})
+    settings = validate_settings(values)
 
     # Reject what the sampler, the device or the network cannot do.
     settings = _drop_default_spacing(checkpoint, settings)
@@ -164,10 +173,10 @@ def _drop_unusable_tf32(
     return remaining, preset_values
 
 
-def validate_settings(values: Mapping[str, SettingValue]) -> Settings:
+def validate_settings(values: Mapping[str, object]) -> Settings:
     """Return validated settings; raise OptionError that names the first invalid option."""
     try:
-        return Settings(**values)
+        return Settings.model_validate(values)
     except ValidationError as error:
         raise OptionError(
             f"{validation_summary(error)}; give --{error.errors()[0]['loc'][0]} another value"
@@ -209,6 +218,8 @@ def _drop_default_spacing(checkpoint: Checkpoint, settings: Settings) -> Setting
     supported_fields = (
         load_backbone(checkpoint.backbone).supported_settings(checkpoint).setting_names
     )
+    if "sampler" not in supported_fields:  # a pipeline with a scheduler of its own
+        return settings
     values = {"sampler": settings.sampler, "steps": settings.steps, "guidance": settings.guidance}
     missing = [
         field for field, value in values.items() if field in supported_fields and value is None
@@ -290,7 +301,7 @@ def _generate_missing(
     """Generate the missing samples of `indices`; return their number."""
     check_checkpoint_suite(plan.checkpoint, plan.suite)
     if generator is None:
-        check_sha256(find_weights_path(plan.checkpoint), plan.checkpoint.sha256)
+        check_weights_file(plan.checkpoint)
     requests = missing_requests(plan, indices, run)
     if run.plan is not None:
         run.tie_to_plan(plan)  # a folder of another plan is rejected before a network is loaded
@@ -444,7 +455,10 @@ def encode_image(generated: GeneratedImage | EncodedSample) -> EncodedSample:
 
 
 def describe_generation(plan: Plan) -> str:
-    """Return checkpoint, suite and settings in one line; it marks the checkpoint's defaults."""
+    """Return checkpoint, suite and settings in one line; it marks the checkpoint's defaults.
+
+    Of an endpoint the line has the address in place of precision and device.
+    """
     settings = plan.settings
     checkpoint = plan.checkpoint
     values = [
@@ -458,8 +472,13 @@ def describe_generation(plan: Plan) -> str:
         if value is not None
     ]
     side = settings.resolution
-    dtype = f"{settings.dtype} with TF32 products" if settings.tf32 else settings.dtype
-    texts += [f"{side} x {side} px", f"seed {settings.seed}", dtype, settings.device]
+    texts += [f"{side} x {side} px", f"seed {settings.seed}"]
+    if checkpoint.has_known_weights:
+        dtype = f"{settings.dtype} with TF32 products" if settings.tf32 else settings.dtype
+        texts += [dtype, settings.device]
+        texts += [] if checkpoint.is_repeatable else ["not repeatable"]
+    else:
+        texts.append(checkpoint.weights_text)
     return f"{checkpoint.name}, suite {plan.suite}: {', '.join(texts)}"
 
 

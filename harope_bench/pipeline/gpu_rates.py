@@ -10,11 +10,13 @@ from pydantic import Field, ValidationError
 
 from harope_bench.core.errors import OptionError
 from harope_bench.core.json_file import parse_json
+from harope_bench.core.limits import MAX_RESOLUTION, MAX_STEPS
 from harope_bench.core.record_base import Record, validation_summary
 from harope_bench.core.storage import read_if_present
 from harope_bench.core.toml_file import read_toml
 
 RATES_FILE = Path(__file__).with_name("gpu_rates.toml")
+MAX_SECONDS = 1e6  # for one image
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 
@@ -22,11 +24,11 @@ class GenerationRate(Record):
     """Seconds for an image of a backbone at one resolution and number of steps, by precision."""
 
     backbone: str
-    resolution: int = Field(gt=0)
-    steps: int = Field(gt=0)
-    float32: float | None = Field(default=None, gt=0)
-    tf32: float | None = Field(default=None, gt=0)
-    bfloat16: float | None = Field(default=None, gt=0)
+    resolution: int = Field(gt=0, le=MAX_RESOLUTION)
+    steps: int = Field(gt=0, le=MAX_STEPS)
+    float32: float | None = Field(default=None, gt=0, le=MAX_SECONDS)
+    tf32: float | None = Field(default=None, gt=0, le=MAX_SECONDS)
+    bfloat16: float | None = Field(default=None, gt=0, le=MAX_SECONDS)
 
     def seconds(self, precision: Precision) -> float | None:
         """Return the seconds in a precision; None if they are not known."""
@@ -37,7 +39,7 @@ class JudgingRate(Record):
     """Seconds for what an evaluator's judges do with an image."""
 
     evaluator: str
-    seconds: float = Field(gt=0)
+    seconds: float = Field(gt=0, le=MAX_SECONDS)
 
 
 class GpuRates(Record):

@@ -230,7 +230,7 @@ def _measured_noise(plan: Plan, metric: Metric, results: Sequence[StoredResult])
         stored_result
         for stored_result in results
         if stored_result.result.plan
-        and stored_result.result.plan.checkpoint.sha256 == plan.checkpoint.sha256
+        and stored_result.result.plan.checkpoint.identity == plan.checkpoint.identity
     ]
     base_result = (checkpoint_results or list(results))[0]
     measurement = _measurement_of(metric, base_result)
@@ -277,7 +277,7 @@ def _training_noise(
             continue
         checkpoint = stored_result.result.plan.checkpoint
         if (checkpoint.encoding, checkpoint.options) == encoding:
-            values.setdefault(checkpoint.sha256, _measurement_of(metric, stored_result).value)
+            values.setdefault(checkpoint.identity, _measurement_of(metric, stored_result).value)
     if len(values) < 2:
         return None, "training: unknown, give --runs with several training seeds"
     deviation = float(np.std(np.array(list(values.values()), dtype=np.float64), ddof=1))

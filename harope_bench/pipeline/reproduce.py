@@ -204,10 +204,10 @@ def _reproduce(
         needs_subfolder = run_counts[run.checkpoint] > 1 or run.resolution is not None
         folder = run.folder(out, needs_subfolder)
         with claim_run(folder):
-            _generate_run(plan, folder, count, summary, kept_generator)
-            if not any(kept_generator.serves(p.checkpoint, p.settings) for p in pending_plans):
-                kept_generator.release()  # judges then have the device for themselves
-            _score_or_classify(plan, folder, count, summary, prompt_scorings.get(plan.suite))
+            prompt_scoring = prompt_scorings.get(plan.suite)
+            _generate_and_score(
+                plan, folder, count, summary, prompt_scoring, kept_generator, pending_plans
+            )
             if run in measured_runs:
                 summary.n_scored += _measure_cost(plan, folder)
     summary.written_paths += _write_tables(table_names, tables, scale, out, entries, runs_by_table)
@@ -461,6 +461,26 @@ def _sample_count(plan: Plan, count: int | None) -> int:
     suite_count = load_suite(plan.suite).count
     sample_count = count or suite_count
     return min(sample_count, suite_count) if is_prompt_suite(plan.suite) else sample_count
+
+
+def _generate_and_score(
+    plan: Plan,
+    folder: Path,
+    count: int | None,
+    summary: ReproduceSummary,
+    prompt_scoring: PromptScoring | None,
+    kept_generator: KeptGenerator,
+    pending_plans: Sequence[Plan],
+) -> None:
+    """Generate and score `count` samples of a run, or classify as many real images; None: all.
+
+    Args:
+        pending_plans: plans of later runs, which decide whether the network is kept.
+    """
+    _generate_run(plan, folder, count, summary, kept_generator)
+    if not any(kept_generator.serves(p.checkpoint, p.settings) for p in pending_plans):
+        kept_generator.release()  # judges then have the device for themselves
+    _score_or_classify(plan, folder, count, summary, prompt_scoring)
 
 
 def _generate_run(

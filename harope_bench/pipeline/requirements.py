@@ -34,6 +34,7 @@ from harope_bench.judges.base import JudgeChoice
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.load_checkpoint import find_weights_path
+from harope_bench.models.pipeline_manifest import check_manifest
 from harope_bench.pipeline.annotate import AnnotatorOptions
 from harope_bench.pipeline.chosen_judges import chosen_feature_extractor
 from harope_bench.pipeline.evaluate import FeatureScoring, resolve_profile
@@ -185,15 +186,15 @@ def checkpoint_requirement(checkpoint: Checkpoint) -> UnmetRequirement | None:
     if name not in registry.list_entries("checkpoints"):
         detail = f"checkpoint {name} is not registered here"
         return UnmetRequirement("checkpoint", name, detail, command)
+    if not checkpoint.has_known_weights:  # an endpoint has no weights file
+        return None
     path = find_weights_path(checkpoint)
     if not path.is_file():
         detail = f"weights {path} of checkpoint {name} are missing"
         return UnmetRequirement("checkpoint", name, detail, command)
     if path.name != lora_manifest.MANIFEST:
         return None
-    return _requirement(
-        "checkpoint", name, lambda: lora_manifest.check_adapter(path, checkpoint), command
-    )
+    return _requirement("checkpoint", name, lambda: check_manifest(path, checkpoint), command)
 
 
 def backbone_packages(plan: Plan) -> list[UnmetRequirement]:

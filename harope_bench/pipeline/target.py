@@ -1,8 +1,9 @@
 """Kinds of targets of `eval`, and how the text of a target is resolved.
 
-A target is a text: the name of a registered checkpoint, or a path to a run folder, to images, or to
-the results file of an official script. An existing path takes precedence over a checkpoint of the
-same name.
+A target is a text: the name of a registered checkpoint, the id of a model on the Hugging Face Hub,
+or a path to a run folder, to images, to the results file of an official script, or to weights. An
+existing path takes precedence over a checkpoint of the same name, unless it holds weights. Weights
+and models are registered before they are evaluated (pipeline/register_target.py).
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from pathlib import Path
 from harope_bench.core import registry
 from harope_bench.core.errors import UnknownNameError
 from harope_bench.core.schema import Plan
+from harope_bench.core.state_dicts import INDEX_SUFFIX
 from harope_bench.core.storage import convert_os_errors
-from harope_bench.data.run_folder import RunFolder
+from harope_bench.data.run_folder import PLAN_FILE, RunFolder
+from harope_bench.models import lora_manifest
 from harope_bench.models.load_checkpoint import load_checkpoint_record
+from harope_bench.models.pipeline_manifest import MODULAR_INDEX
+from harope_bench.models.register_checkpoint import find_hub_model
 from harope_bench.pipeline.classify import (
     is_classification_suite,
     is_classifier,
@@ -47,6 +52,7 @@ class TargetKind(Enum):
 CHECKPOINTS = frozenset(
     {TargetKind.CHECKPOINT, TargetKind.PROMPT_CHECKPOINT, TargetKind.CLASSIFIER}
 )
+WEIGHTS_SUFFIXES = frozenset({".safetensors", ".pt", ".pth"})
 CLASSIFIERS = frozenset({TargetKind.CLASSIFIER, TargetKind.CLASSIFIER_RUN})
 RUN_FOLDERS = frozenset({TargetKind.RUN, TargetKind.PROMPT_RUN, TargetKind.CLASSIFIER_RUN})
 
@@ -60,6 +66,7 @@ class Target:
     out: folder of the results.
     suite: None where neither the options, a plan nor the layout of the files give one.
     plan: of a run folder, its plan; of a checkpoint, None until `plan_target` makes it.
+    weights: what is registered as a checkpoint first: a path, or the id of a model of the hub.
     """
 
     kind: TargetKind
@@ -68,6 +75,7 @@ class Target:
     out: Path
     suite: str | None = None
     plan: Plan | None = None
+    weights: Path | None = None
 
 
 def resolve_target(text: str, options: EvalOptions | None = None) -> Target:
@@ -87,6 +95,8 @@ def resolve_target(text: str, options: EvalOptions | None = None) -> Target:
     if exists:
         return _resolve_path(text, path, options)
     if text not in registry.list_entries("checkpoints"):
+        if find_hub_model(path) is not None:
+            return _resolve_weights(path, options)
         raise UnknownNameError(
             "file, folder or checkpoint", text, registry.list_names("checkpoints")
         )
@@ -112,7 +122,14 @@ def resolve_checkpoint(name: str, options: EvalOptions) -> Target:
 
 
 def _resolve_path(text: str, path: Path, options: EvalOptions) -> Target:
-    """Return the target of an existing file or folder."""
+    """Return the target of an existing file or folder.
+
+    A checkpoint precedes a path of the same name if the path holds weights, such as its own.
+    """
+    if is_weights_path(path):
+        if text in registry.list_entries("checkpoints"):
+            return resolve_checkpoint(text, options)
+        return _resolve_weights(path, options)
     plan = RunFolder(path).plan if path.is_dir() else None
     suite = options.suite or (recognise_suite(path) if plan is None else plan.suite)
     kind = _kind_of_path(path, plan, suite)
@@ -120,6 +137,37 @@ def _resolve_path(text: str, path: Path, options: EvalOptions) -> Target:
         suite = plan.suite  # a classifier's plan decides its images, whatever suite is requested
     out = options.out or (path if kind in RUN_FOLDERS else RUNS / f"eval-{path.stem}")
     return Target(kind, text, path, out, suite, plan)
+
+
+def is_weights_path(path: Path) -> bool:
+    """Return whether a path is a file of weights, or a folder with a pipeline, a LoRA or one
+    network.
+    """
+    if path.is_file():
+        return path.suffix in WEIGHTS_SUFFIXES or path.name.endswith(INDEX_SUFFIX)
+    if (path / PLAN_FILE).exists():
+        return False
+    indices = (lora_manifest.PIPELINE_INDEX, MODULAR_INDEX)
+    return any((path / name).is_file() for name in indices) or any(path.glob("*.safetensors"))
+
+
+def _resolve_weights(path: Path, options: EvalOptions) -> Target:
+    """Return the target of weights that are not registered, or of a model of the hub."""
+    name = checkpoint_name(path)
+    is_prompts = options.suite is not None and is_prompt_suite(options.suite)
+    kind = TargetKind.PROMPT_CHECKPOINT if is_prompts else TargetKind.CHECKPOINT
+    folder = options.out or RUNS / name
+    return Target(kind, name, folder, folder, options.suite, weights=path)
+
+
+def checkpoint_name(path: Path) -> str:
+    """Return the name under which weights are registered: owner--name for a model of the hub."""
+    model = find_hub_model(path)
+    if model is not None:
+        return model.repository.replace("/", "--")
+    if path.is_file():
+        return path.name.removesuffix(INDEX_SUFFIX).removesuffix(path.suffix)
+    return lora_manifest.base_name(str(path)).removeprefix("models--")
 
 
 def _kind_of_path(path: Path, plan: Plan | None, suite: str | None) -> TargetKind:

@@ -20,8 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from harope_bench.core.errors import BenchError, SampleError
-from harope_bench.core.schema import Checkpoint, Plan, Result, SampleRecord
-from harope_bench.core.state_dicts import check_sha256
+from harope_bench.core.schema import REPEATABLE_KEY, Checkpoint, Plan, Result, SampleRecord
 from harope_bench.core.storage import sha256_bytes
 from harope_bench.data.image_io import encode_png
 from harope_bench.data.result_paths import result_paths, result_paths_below, run_folder_of
@@ -30,7 +29,7 @@ from harope_bench.data.run_folder import FEATURES_FOLDER, PLAN_FILE, RESULTS_FOL
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.models.backbones.base import ImageGenerator, load_backbone
 from harope_bench.models.load_checkpoint import (
-    find_weights_path,
+    check_weights_file,
     load_checkpoint_record,
     open_generator,
 )
@@ -329,18 +328,24 @@ def _check_regenerated(
 
 def _find_checkpoint(plan: Plan) -> Checkpoint:
     """Return the registered checkpoint of a plan; raise SampleError if its weights are others."""
-    if not load_backbone(plan.checkpoint.backbone).has_weights_file:
+    has_weights_file = load_backbone(plan.checkpoint.backbone).has_weights_file
+    if not has_weights_file and plan.checkpoint.has_known_weights:
         raise SampleError(
             f"{plan.checkpoint.name} is a Python generator, which is in no file, so no sample can"
             " be generated again; --redraw 0 checks the rest"
         )
+    if plan.checkpoint.config.get(REPEATABLE_KEY) is False:
+        raise SampleError(
+            f"{plan.checkpoint.name} is not repeatable, so no sample can be compared with one"
+            " generated again; --redraw 0 checks the rest"
+        )
     checkpoint = load_checkpoint_record(plan.checkpoint.name)
-    if checkpoint.sha256 != plan.checkpoint.sha256:
+    if checkpoint.identity != plan.checkpoint.identity:
         raise SampleError(
             f"checkpoint {checkpoint.name} is registered with other weights than this run's, so no"
             " sample can be generated again; --redraw 0 checks the rest"
         )
-    check_sha256(find_weights_path(checkpoint), checkpoint.sha256)
+    check_weights_file(checkpoint)
     return checkpoint
 
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harope_bench import __version__
-from harope_bench.core.errors import SampleError
-from harope_bench.core.schema import SampleRecord
-from harope_bench.data.image_io import open_image, read_image_bytes
 from harope_bench.reports.failure_details import (
     DetectedBox,
     Row,
@@ -21,12 +16,12 @@ from harope_bench.reports.failure_details import (
     worst_first,
 )
 from harope_bench.reports.failures import is_failure
+from harope_bench.reports.gallery_images import RunImages, make_thumbnail, open_run_images
 from harope_bench.reports.runs import ReportedRun, read_runs
 from harope_bench.reports.tables import template_environment
 
 MAX_IMAGE_BYTES = 5_000_000  # of all images of a page
 MAX_SIDE = 384  # pixels of an embedded image; larger ones are reduced
-WEBP_QUALITY = 85
 MIN_DISPLAYED_SIDE = 192  # small images are enlarged to it
 
 
@@ -82,9 +77,8 @@ def render_failures_page(runs: Path, rows: Sequence[Row], include_all: bool) -> 
     for name in dict.fromkeys(str(row["result"]) for row in rows):
         result_rows = [row for row in rows if row["result"] == name]
         run = folders.get((runs / name).parent.parent)
-        records = {record.index: record for record in run.samples} if run else {}
         items = [
-            _make_item(row, images.read(run, records.get(_index(row))))
+            _make_item(row, images.read(run, _index(row)))
             for row in worst_first(result_rows)
             if include_all or is_failure(row)
         ]
@@ -124,40 +118,23 @@ class _ImageReader:
         """Start with no image."""
         self.n_bytes_left = max_bytes
         self.n_without_room = 0
-        self.images: dict[Path, PageImage] = {}
+        self.run_images: dict[Path, RunImages] = {}
 
-    def read(self, run: ReportedRun | None, record: SampleRecord | None) -> PageImage | None:
-        """Return the image of a sample, None without a readable file or without room for it.
+    def read(self, run: ReportedRun | None, index: int) -> PageImage | None:
+        """Return the image of a sample, None without a readable image or without room for it.
 
         Several results of a run share an image; it counts once for each, as each embeds it.
         """
-        path = run.image_path(record) if run and record else None
-        if path is None:
+        if run is None:
             return None
-        try:
-            image = self.images.get(path) or _read_image(path)
-        except SampleError:
+        run_images = self.run_images.get(run.folder) or open_run_images(run)
+        self.run_images[run.folder] = run_images
+        image = run_images.open_reader([index])(index)
+        if isinstance(image, str):  # why there is none
             return None
-        self.images[path] = image
-        if len(image.uri) > self.n_bytes_left:
+        page_image = PageImage(make_thumbnail(image, MAX_SIDE).uri, *image.size)
+        if len(page_image.uri) > self.n_bytes_left:
             self.n_without_room += 1
             return None
-        self.n_bytes_left -= len(image.uri)
-        return image
-
-
-def _read_image(path: Path) -> PageImage:
-    """Return an image file as WebP, reduced to MAX_SIDE.
-
-    Raises:
-        SampleError: the file is missing or no image.
-    """
-    with open_image(read_image_bytes(path), path.name) as opened_image:
-        image = opened_image.convert("RGB")
-    width, height = image.size
-    image.thumbnail((MAX_SIDE, MAX_SIDE))
-    buffer = io.BytesIO()
-    # pixels of small images are seen one by one, so these are kept as they are
-    image.save(buffer, "WEBP", lossless=max(width, height) <= 64, quality=WEBP_QUALITY)
-    uri = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return PageImage(uri, width, height)
+        self.n_bytes_left -= len(page_image.uri)
+        return page_image

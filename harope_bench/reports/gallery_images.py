@@ -18,7 +18,7 @@ from PIL import Image
 
 from harope_bench.core.errors import BenchError, SampleError
 from harope_bench.core.schema import ImageSource, SampleRecord
-from harope_bench.core.storage import sha256_file
+from harope_bench.core.storage import sha256_bytes, sha256_file
 from harope_bench.data.image_io import (
     SMALL_COMPRESSION,
     encode_png,
@@ -122,8 +122,12 @@ class RunImages:
                 return record.reason or "failed"
             return "no file inside the run"
         try:
-            with open_image(read_image_bytes(path), path.name) as image:
-                return _plain_image(image)
+            content = read_image_bytes(path)
+            with open_image(content, path.name) as image:
+                plain_image = _plain_image(image)
+            if record.sha256 and sha256_bytes(content) != record.sha256:
+                return "not the image that was generated"
+            return plain_image
         except SampleError as error:
             is_missing = isinstance(error.__cause__, FileNotFoundError)
             return "file missing" if is_missing else "not a readable image"
@@ -265,14 +269,14 @@ def _plain_image(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.asarray(image.convert("RGB")))
 
 
-def make_thumbnail(image: Image.Image) -> Thumbnail:
-    """Return an image as a WebP data URI of at most MAX_THUMBNAIL_SIDE pixels.
+def make_thumbnail(image: Image.Image, max_side: int = MAX_THUMBNAIL_SIDE) -> Thumbnail:
+    """Return an image as a WebP data URI of at most `max_side` pixels.
 
     Small images are embedded as they are and displayed enlarged by a whole number.
     """
     side = max(image.size)
-    if side > MAX_THUMBNAIL_SIDE:
-        image = _fit(image, MAX_THUMBNAIL_SIDE)
+    if side > max_side:
+        image = _fit(image, max_side)
     buffer = io.BytesIO()
     is_lossless = side <= MAX_LOSSLESS_SIDE
     image.save(buffer, "WEBP", lossless=is_lossless, quality=WEBP_QUALITY, method=4)

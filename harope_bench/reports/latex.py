@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from harope_bench.leaderboards.board import Board
 from harope_bench.leaderboards.table_spec import EntryRow
@@ -57,6 +58,27 @@ ESCAPES = {
     "▼": r"$\blacktriangledown$",
     "○": r"$\circ$",
     "\N{NOT EQUAL TO}": r"$\neq$",
+    "\N{LESS-THAN OR EQUAL TO}": r"$\leq$",
+    "\N{GREATER-THAN OR EQUAL TO}": r"$\geq$",
+    "\N{ALMOST EQUAL TO}": r"$\approx$",
+    "\N{INFINITY}": r"$\infty$",
+}
+GREEK_NAME = re.compile(r"GREEK (SMALL|CAPITAL) LETTER ([A-Z]+)")
+GREEK_SPELLINGS = {"LAMDA": "lambda"}  # Unicode's names that differ from LaTeX's
+LATIN_LOOKALIKES = {"omicron": "o"}  # letters without a command
+LATIN_CAPITALS = {
+    "alpha": "A",
+    "beta": "B",
+    "epsilon": "E",
+    "zeta": "Z",
+    "eta": "H",
+    "iota": "I",
+    "kappa": "K",
+    "mu": "M",
+    "nu": "N",
+    "rho": "P",
+    "tau": "T",
+    "chi": "X",
 }
 
 
@@ -64,7 +86,23 @@ def escape_latex(text: str) -> str:
     """Return the text on one line with every LaTeX command character escaped."""
     # straight quotes become ``...''
     quoted_text = re.sub(r'"([^"]*)"', r"``\1''", " ".join(text.split()))
-    return "".join(ESCAPES.get(character, character) for character in quoted_text)
+    return "".join(ESCAPES.get(character) or _greek_letter(character) for character in quoted_text)
+
+
+def _greek_letter(character: str) -> str:
+    """Return the command of a Greek letter, such as \\theta; another character as it is."""
+    match = GREEK_NAME.fullmatch(unicodedata.name(character, ""))
+    if match is None:
+        return character
+    size, name = match.groups()
+    name = GREEK_SPELLINGS.get(name, name.lower())
+    if name in LATIN_LOOKALIKES:
+        letter = LATIN_LOOKALIKES[name]
+        return letter.upper() if size == "CAPITAL" else letter
+    is_capital = size == "CAPITAL"
+    if is_capital and name in LATIN_CAPITALS:
+        return LATIN_CAPITALS[name]
+    return rf"$\{name.capitalize() if is_capital else name}$"
 
 
 def render_latex(board: Board, style: TableStyle = DEFAULT_STYLE) -> str:

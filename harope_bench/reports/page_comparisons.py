@@ -24,7 +24,7 @@ class ComparedColumn:
     """What a comparison needs to know of a column or metric: how it is called and printed.
 
     decimals: of a difference, one more than the value is printed with.
-    evaluator: of a metric outside tables.
+    evaluator: title of the evaluator of a metric outside tables.
     """
 
     title: str
@@ -68,15 +68,22 @@ class ComparisonTexts:
 
 @dataclass(frozen=True)
 class ForestPlot:
-    """A forest plot of one column, or of several columns of one unit."""
+    """A forest plot of one column, or of several columns of one unit.
+
+    has_new_seeds_intervals: it has intervals for the same prompts and new seeds, too.
+    """
 
     heading: str
     svg: str
+    has_new_seeds_intervals: bool
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One row of the comparison table as text. `sort_values` are the numbers in full."""
+    """One row of the comparison table as text. `sort_values` are the numbers in full.
+
+    is_tested: it has an adjusted p value.
+    """
 
     row: str
     baseline: str
@@ -91,6 +98,7 @@ class ComparisonRow:
     detectable_difference: str
     explanation: str
     sort_values: tuple[str, ...]
+    is_tested: bool
 
 
 def board_comparison_texts(board: Board) -> ComparisonTexts:
@@ -168,6 +176,7 @@ def _comparison_row(texts: ComparisonTexts, comparison: RowComparison) -> Compar
         _error_text(comparison.detectable_difference, column),
         difference.reason,
         tuple("" if value is None else repr(value) for value in numbers),
+        comparison.p_adjusted is not None,
     )
 
 
@@ -193,7 +202,7 @@ def column_forest(texts: ComparisonTexts, key: str, svg_id: str) -> ForestPlot |
         return None
     column = texts.columns[key]
     svg = page_figures.forest_svg(svg_id, column.title, column.direction, rows, texts.styles)
-    return ForestPlot(column.title, svg)
+    return ForestPlot(column.title, svg, _has_new_seeds_intervals(rows))
 
 
 def row_forest(texts: ComparisonTexts, row_id: str, key: str, svg_id: str) -> ForestPlot | None:
@@ -202,9 +211,14 @@ def row_forest(texts: ComparisonTexts, row_id: str, key: str, svg_id: str) -> Fo
     They are the metrics of the evaluator, unit and direction of column `key`.
     """
     headline = texts.columns[key]
+    # the metric of the verdict comes first
+    comparisons = sorted(texts.comparisons, key=lambda comparison: comparison.column != key)
     rows = [
-        (texts.columns[comparison.column].title, comparison)
-        for comparison in texts.comparisons
+        (
+            texts.columns[comparison.column].title.removeprefix(f"{headline.evaluator}: "),
+            comparison,
+        )
+        for comparison in comparisons
         if comparison.row == row_id
         and comparison.difference.delta is not None
         and _is_like(texts.columns[comparison.column], headline)
@@ -213,7 +227,13 @@ def row_forest(texts: ComparisonTexts, row_id: str, key: str, svg_id: str) -> Fo
         return None
     heading = headline.title if len(rows) == 1 else headline.evaluator
     svg = page_figures.forest_svg(svg_id, heading, headline.direction, rows, texts.styles)
-    return ForestPlot(f"{texts.labels[row_id]}, {heading}", svg)
+    title = f"{texts.labels[row_id]}, {heading}"
+    return ForestPlot(title, svg, _has_new_seeds_intervals(rows))
+
+
+def _has_new_seeds_intervals(rows: Sequence[tuple[str, RowComparison]]) -> bool:
+    """Return whether a row of a plot has an interval for the same prompts and new seeds."""
+    return any(comparison.difference.new_seeds_interval is not None for _, comparison in rows)
 
 
 def _is_like(column: ComparedColumn, headline: ComparedColumn) -> bool:

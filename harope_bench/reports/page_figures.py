@@ -24,6 +24,7 @@ from harope_bench.reports.table_layout import VERDICT_GLYPHS
 VERDICT_COLOURS = {"better": "var(--better, #0b5f96)", "worse": "var(--worse, #a44200)"}
 ROW_HEIGHT = 24.0
 MAX_LABEL_FRACTION = 0.36  # of the width, for the labels of the rows
+MAX_TICK_DISTANCE = 1.5  # of a tick from zero, in units of the widest interval's far end
 TICK_HALF_HEIGHT = 6.0  # of the smallest detectable difference
 
 
@@ -95,13 +96,18 @@ def forest_panel(
 
 
 def _forest_values(rows: Sequence[tuple[str, RowComparison]]) -> list[float]:
-    """Return every number that the axis must hold, among them 0."""
+    """Return every number that the axis must hold, among them 0.
+
+    Of the smallest detectable differences it holds those that are not far beyond the intervals.
+    """
     values = [0.0]
     for _, comparison in rows:
         ends = (comparison.difference.delta, comparison.difference.low, comparison.difference.high)
-        detectable = comparison.detectable_difference or 0.0
-        values += [value for value in (*ends, -detectable, detectable) if value is not None]
-    return values
+        values += [value for value in ends if value is not None]
+    largest = max(map(abs, values))
+    detectables = [comparison.detectable_difference or 0.0 for _, comparison in rows]
+    shown = [value for value in detectables if value <= MAX_TICK_DISTANCE * largest]
+    return [*values, *shown, *(-value for value in shown)]
 
 
 def _forest_row(
@@ -122,7 +128,8 @@ def _forest_row(
     yield make_text(16 if style else 0, text_y, label, max_width=left - 20)
 
     if comparison.detectable_difference is not None:
-        xs = [scale.position(sign * comparison.detectable_difference) for sign in (-1, 1)]
+        detectable_ends = (-comparison.detectable_difference, comparison.detectable_difference)
+        xs = [scale.position(end) for end in detectable_ends if scale.low <= end <= scale.high]
         ticks = [((x, y - TICK_HALF_HEIGHT), (x, y + TICK_HALF_HEIGHT)) for x in xs]
         yield make_segments(ticks, opacity=QUIET_OPACITY)
     if difference.low is not None and difference.high is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harope_bench.core.schema import Measurement
+from harope_bench.core.schema import Checkpoint, Measurement
 from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.table_spec import DASH
 from harope_bench.reports.run_names import slug, unique_anchors, unique_run_names
@@ -210,6 +210,13 @@ def _run_notes(run: ReportedRun, table_paths: set[Path]) -> Iterable[str]:
     yield from (f"Warning: {text}" for text in warnings)
 
 
+def _checkpoint_text(checkpoint: Checkpoint) -> str:
+    """Return the name of a checkpoint, and the start of the hash of its weights if it is known."""
+    if checkpoint.has_known_weights:
+        return f"{checkpoint.name} ({checkpoint.sha256[:12]})"
+    return f"{checkpoint.name} ({checkpoint.weights_text})"
+
+
 def _protocol(run: ReportedRun) -> dict[str, str]:
     """Return how a run was generated and evaluated by field; an unrecorded field is empty."""
     plan = run.plan
@@ -224,7 +231,7 @@ def _protocol(run: ReportedRun) -> dict[str, str]:
     suites = dict.fromkeys(r.suite_name for r in results if r.suite_name)
     resolution = str(settings.resolution) if settings else ", ".join(sides)
     fields = {
-        "Checkpoint": f"{checkpoint.name} ({checkpoint.sha256[:12]})" if checkpoint else "",
+        "Checkpoint": _checkpoint_text(checkpoint) if checkpoint else "",
         "Training": training,
         "Suite": plan.suite if plan else ", ".join(suites),
         "Resolution": f"{resolution} px" if resolution else "",

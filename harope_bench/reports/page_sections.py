@@ -34,11 +34,12 @@ from harope_bench.reports.page_verdict import (
 )
 from harope_bench.reports.run_comparison import (
     ComparedRunSet,
+    count_omitted_metrics,
     lay_out_run_set,
     run_set_texts,
 )
 from harope_bench.reports.runs import ReportedRun
-from harope_bench.reports.table_layout import board_title, cost_agreement
+from harope_bench.reports.table_layout import DEFAULT_STYLE, board_title, cost_agreement
 from harope_bench.reports.tables import board_anchor, render_table
 
 COPY_FORMATS = (("LaTeX", "tex"), ("Markdown", "md"), ("CSV", "csv"), ("JSON", "json"))
@@ -57,6 +58,8 @@ class PageSection:
     table_note_numbers: the board's numbers of the notes on the table as a whole.
     note_numbers: page numbers of the board's notes, by their numbers in the board.
     notes_text: page numbers of all notes of the table, as a text.
+    n_omitted_metrics: metrics that the table leaves out, because they are many.
+    omitted_runs: names of the runs that are not compared here: of other suites, or too many.
     result_paths: of the results that fill a cell.
     """
 
@@ -80,6 +83,13 @@ class PageSection:
     table_note_numbers: tuple[int, ...] = ()
     note_numbers: Mapping[int, int] = field(default_factory=dict)
     notes_text: str = ""
+    n_omitted_metrics: int = 0
+    omitted_runs: tuple[str, ...] = ()
+
+    @property
+    def n_tested(self) -> int:
+        """Return how many differences have a p value."""
+        return sum(line.is_tested for line in self.comparisons)
 
     @property
     def baselines_in_words(self) -> str:
@@ -129,12 +139,21 @@ def build_table_section(
         pairing_text=texts.pairing_text,
         result_paths=frozenset(match.stored_result.path for match in matches.values()),
         scale=board.scale,
-        copy_texts=tuple((title, render_table(board, suffix)) for title, suffix in COPY_FORMATS),
+        copy_texts=_copy_texts(board),
         cost_agreement=agreement,
         table_note_numbers=board.table_note_numbers,
         note_numbers=note_numbers,
         notes_text=number_ranges(notes.numbers_of(name)),
     )
+
+
+def _copy_texts(board: Board) -> tuple[tuple[str, str], ...]:
+    """Return the title and the text of each format that the page offers to copy.
+
+    Differences of unlike scales say nothing, so tables at micro scale are copied without them.
+    """
+    style = replace(DEFAULT_STYLE, has_differences=board.scale != "micro")
+    return tuple((title, render_table(board, suffix, style)) for title, suffix in COPY_FORMATS)
 
 
 def _link(matches: MatchesByCell, links: RunLinks, row_id: str, key: str) -> str:
@@ -185,6 +204,8 @@ def build_run_section(
         result_paths=frozenset(
             stored_result.path for run in run_set.runs for stored_result in run.results
         ),
+        n_omitted_metrics=count_omitted_metrics(run_set),
+        omitted_runs=run_set.omitted_names,
     )
 
 
@@ -204,4 +225,6 @@ def _run_verdict(run_set: ComparedRunSet, texts: ComparisonTexts) -> PageVerdict
     if texts.comparisons:
         return write_verdict(texts)
     reason = "there is one run" if len(run_set.runs) == 1 else "the runs have no number in common"
+    if run_set.failure_reasons:
+        reason = run_set.failure_reasons[0]
     return missing_verdict(reason, f"Evidence {CHECKPOINT_EVIDENCE}")

@@ -145,15 +145,22 @@ def _certainty(texts: ComparisonTexts) -> str:
     ]
     counts = sorted({comparison.n_scored for comparison in compared or texts.comparisons})
     images = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    n_all = len(texts.comparisons)
+    n_tested = sum(comparison.p_adjusted is not None for comparison in texts.comparisons)
+    n_paired = sum(
+        comparison.difference.is_paired
+        for comparison in texts.comparisons
+        if comparison.p_adjusted is not None
+    )
+    noun = "image" if counts == [1] else "images"
     clauses = [
-        f"one run each, with {images} images scored, so this compares checkpoints, not methods"
+        f"one run each, with {images} {noun} scored, so this compares checkpoints, not methods"
         " (evidence L1)"
     ]
-    if n_all > 1:
+    if n_tested > 1:
+        paired_text = "all" if n_paired == n_tested else f"{n_paired}"
         clauses.append(
-            f"p values are Holm-adjusted over {n_all} differences (5% level), {texts.n_paired} of"
-            " them paired"
+            f"p values are Holm-adjusted over {n_tested} tests (5% level), {paired_text} of them"
+            " paired"
         )
     if detectable := _detectable_text(texts):
         clauses.append(detectable)
@@ -161,7 +168,7 @@ def _certainty(texts: ComparisonTexts) -> str:
 
 
 def _detectable_text(texts: ComparisonTexts) -> str:
-    """Return the largest of the smallest detectable differences in the headline column."""
+    """Return which differences in the headline column are too small to be found."""
     key = headline_key(compared_keys(texts))
     values = [
         comparison.detectable_difference
@@ -171,5 +178,8 @@ def _detectable_text(texts: ComparisonTexts) -> str:
     if key is None or not values:
         return ""
     column = texts.columns[key]
-    value = format_standard_error(max(values), column.decimals)
-    return f"a change of {column.title} below {value} may be missed"
+    texts_of_values = [
+        format_standard_error(value, column.decimals) for value in (min(values), max(values))
+    ]
+    value_range = " to ".join(dict.fromkeys(texts_of_values))
+    return f"in {column.title}, a difference below {value_range} can be missed"

@@ -64,7 +64,7 @@ def _category_chart(groups: Sequence[RunGroup], styles: EncodingStyles) -> Chart
     )
     return ChartParts(
         f"categories-{first_group.suite}-{first_group.name}",
-        f"{first_group.name} by category",
+        f"{_benchmark_name(first_group)} by category",
         caption,
         tuple(panels),
         without_equal_sizes(
@@ -75,6 +75,11 @@ def _category_chart(groups: Sequence[RunGroup], styles: EncodingStyles) -> Chart
 
 
 CATEGORY_COLUMNS = ("run", "size", "metric", "value", "low", "high", "images")
+
+
+def _benchmark_name(group: RunGroup) -> str:
+    """Return the title of a benchmark, with the suite if that has another name."""
+    return group.title if group.suite == group.name else f"{group.title} on {group.suite}"
 
 
 def _rules_text(group: RunGroup) -> str:
@@ -168,7 +173,7 @@ def _scatter_chart(groups: Sequence[RunGroup], styles: EncodingStyles) -> ChartP
     )
     return ChartParts(
         f"prompts-{first_group.suite}-{first_group.name}",
-        f"{first_group.name} prompt by prompt",
+        f"{_benchmark_name(first_group)} prompt by prompt",
         caption,
         tuple(panels),
         without_equal_sizes(

@@ -21,6 +21,7 @@ from harope_bench.reports.tables import escape_markdown
 MARKDOWN_MARKER = "<!-- harope-bench report -->"
 MAX_BYTES = 60_000  # GitHub takes 65,536 characters
 MAX_LISTED_WARNINGS = 8
+CUT_NOTE = "\nThe text was cut here; the HTML report has all of it.\n"
 MENTION_PATTERN = re.compile(r"(?<!\w)@(?=\w)")  # GitHub would notify a user of that name
 COMPARISON_TITLES = ("Row", "Number", "Verdict", "Difference", "95% interval", "p, Holm", "Method")
 
@@ -76,8 +77,10 @@ def render_report_markdown(page: ReportPage) -> str:
     for limits in LIMITS:
         text = _page_text(page, limits)
         if len(text.encode()) <= MAX_BYTES:
-            break
-    return text
+            return text
+    # long texts of the results themselves are left
+    kept = text.encode()[: MAX_BYTES - len(CUT_NOTE)].decode(errors="ignore")
+    return kept[: kept.rfind("\n") + 1] + CUT_NOTE
 
 
 def _page_text(page: ReportPage, limits: TextLimits) -> str:
@@ -238,8 +241,8 @@ def _run_line(run: ReportedRun) -> str:
     checkpoint = run.plan.checkpoint
     settings = run.plan.settings
     return "- " + escape_markdown(
-        f"{run.id}: {checkpoint.name} ({checkpoint.encoding} on {checkpoint.backbone}, weights"
-        f" {checkpoint.sha256[:12]}), {settings.resolution} px, {settings.sampling_text}, seed"
+        f"{run.id}: {checkpoint.name} ({checkpoint.encoding} on {checkpoint.backbone},"
+        f" {checkpoint.weights_text}), {settings.resolution} px, {settings.sampling_text}, seed"
         f" {settings.seed}; {evaluators}"
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harope_bench.core.schema import Result, highest_error_text
 from harope_bench.data.result_store import StoredResult
@@ -12,6 +12,8 @@ from harope_bench.reports.runs import ReportedRun
 
 FieldTexts = dict[str, str]
 NOT_RECORDED = "not recorded"
+UNKNOWN_WEIGHTS = "weights unknown"
+SERVER_SETTING = "decided by the server"
 CHECKPOINT_GROUP = "Checkpoint"
 GENERATION_GROUP = "Generation"
 EVALUATION_GROUP = "Evaluation by"
@@ -148,6 +150,9 @@ def run_fields(run: ReportedRun) -> FieldTexts:
         plan = run.plan.model_dump(mode="json")
         # digest_fields leaves out settings that do not apply to the backbone
         plan["settings"] = run.plan.digest_fields()["settings"]
+        if not run.plan.checkpoint.has_known_weights:
+            plan["checkpoint"]["sha256"] = UNKNOWN_WEIGHTS
+            plan["settings"] |= dict.fromkeys(("device", "dtype"), SERVER_SETTING)
         fields |= _flatten_fields(prefix="", value=plan)
         fields["plan digest"] = run.plan.digest
     if run.samples:
@@ -172,6 +177,7 @@ def _result_fields(stored_result: StoredResult) -> dict[str, object]:
         name: [rate.text for rate in rates]
         for name, rates in stored_result.result.judge_error_rates.items()
     }
+    fields["warnings"] = list(stored_result.result.warning_texts)
     fields["counts"] = {
         m.name: (
             f"{m.n_asked:,} asked, {m.n_scored:,} scored, {m.n_failed:,} failed, {m.n_abstained:,}"
@@ -302,22 +308,36 @@ def _sampling_settings(result: Result) -> object:
 
 
 def _warning_checks(runs: Sequence[ReportedRun]) -> Iterator[ReportCheck]:
-    """Yield warnings of results, uncommitted changes and failed samples."""
+    """Yield warnings of results, uncommitted changes and failed samples.
+
+    What several results have in common is yielded once, with how many they are.
+    """
+    sources: dict[ReportCheck, list[str]] = {}
     for run in runs:
         for stored_result in run.results:
-            source = f"{run.id}, {stored_result.result.evaluator}"
-            for warning in stored_result.result.warning_texts:
-                yield ReportCheck("no", f"{source}: {warning}")
-            if stored_result.result.provenance.dirty:
-                text = f"{source}: the package had uncommitted changes"
-                yield ReportCheck("no", text)
-            elif stored_result.result.provenance.dirty is None:
-                text = f"{source}: whether the package had uncommitted changes is {NOT_RECORDED}"
-                yield ReportCheck("open", text)
+            for check in _result_warnings(stored_result.result):
+                source = f"{run.id}, {stored_result.result.evaluator}"
+                sources.setdefault(check, []).append(source)
+    n_results = sum(len(run.results) for run in runs)
+    for check, names in sources.items():
+        text = names[0] if len(names) == 1 else f"{len(names)} of {n_results} results"
+        yield replace(check, text=f"{text}: {check.text}")
+    for run in runs:
         n_failed = sum(sample.status != "ok" for sample in run.samples)
         if n_failed:
             text = f"{run.id}: {n_failed:,} of {len(run.samples):,} samples failed"
             yield ReportCheck("no", text)
+
+
+def _result_warnings(result: Result) -> Iterator[ReportCheck]:
+    """Yield the warnings of a result, and whether the package had uncommitted changes."""
+    for warning in result.warning_texts:
+        yield ReportCheck("no", warning)
+    if result.provenance.dirty:
+        yield ReportCheck("no", "the package had uncommitted changes")
+    elif result.provenance.dirty is None:
+        text = f"whether the package had uncommitted changes is {NOT_RECORDED}"
+        yield ReportCheck("open", text)
 
 
 def _open_checks(runs: Sequence[ReportedRun]) -> Iterator[ReportCheck]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from harope_bench.core import registry
 from harope_bench.core.errors import BenchError
-from harope_bench.core.plugin_contracts import EvaluatorContract
 from harope_bench.core.schema import Measurement, Metric
 from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.comparisons import RowComparison
 from harope_bench.leaderboards.table_spec import DASH
+from harope_bench.reports.metric_titles import (
+    declared_metrics,
+    evaluator_title,
+    measurement_title,
+)
 from harope_bench.reports.page_board import PageCell, PageTable
 from harope_bench.reports.page_comparisons import ComparedColumn, ComparisonTexts
 from harope_bench.reports.page_runs import RunLinks
@@ -30,12 +33,18 @@ from harope_bench.reports.table_layout import (
     format_difference,
     format_standard_error,
 )
-from harope_bench.statistics.compare import ComparedRuns, RunComparison, compare_runs
+from harope_bench.statistics.compare import (
+    ComparedRuns,
+    RunComparison,
+    adjust_together,
+    compare_runs,
+)
 
 # the encodings that others are compared with, the first one that was run
 BASELINE_ENCODINGS = ("rope-axial", "rope-vanilla", "ape")
 HEADLINE_METRICS = ("overall", "score", "fid", "is")
 MAX_RUNS = 6  # side by side
+UNDECLARED = " (evaluator not installed)"  # after the name of a metric, in place of its direction
 MAX_METRICS = 12  # on the first screen; the table of differences has all
 
 
@@ -45,7 +54,9 @@ class ComparedRunSet:
 
     names: of the runs by their ids, without what all of them have in common.
     baseline_name: the full name of the baseline.
-    comparisons: of each other run with the baseline.
+    comparisons: of each other run with the baseline; p values are adjusted over all of them.
+    failure_reasons: why runs are not compared with the baseline.
+    omitted_names: full names of the runs with results that are not side by side.
     """
 
     suite: str
@@ -54,7 +65,8 @@ class ComparedRunSet:
     baseline_name: str
     metrics: tuple[Metric, ...]
     comparisons: tuple[tuple[ReportedRun, RunComparison], ...]
-    n_excluded_runs: int
+    failure_reasons: tuple[str, ...]
+    omitted_names: tuple[str, ...]
 
     @property
     def baseline(self) -> ReportedRun:
@@ -79,8 +91,10 @@ class ComparedRunSet:
             encodings = (run.plan.checkpoint.encoding, self.baseline.plan.checkpoint.encoding)
             if encodings[0] != encodings[1]:
                 titles = [encoding_title(encoding) for encoding in encodings]
-                return f"Is {titles[0]} better than {titles[1]}? {self.suite}, {self.setting_text}"
-        return f"Is {self.names[run.id]} better than {name}? {self.suite}"
+                return (
+                    f"Is {titles[0]} better than {titles[1]} on {self.suite} ({self.setting_text})?"
+                )
+        return f"Is {self.names[run.id]} better than {name} on {self.suite}?"
 
     @property
     def setting_text(self) -> str:
@@ -106,14 +120,23 @@ def compare_run_set(runs: Sequence[ReportedRun]) -> ComparedRunSet | None:
     suite_runs = sorted((run for run in measured_runs if _suite(run) == suite), key=_baseline_order)
     shown_runs = tuple(suite_runs[:MAX_RUNS])
     comparisons = [(run, _compare(shown_runs[0], run)) for run in shown_runs[1:]]
+    compared = [
+        (run, comparison)
+        for run, comparison in comparisons
+        if isinstance(comparison, RunComparison)
+    ]
+    adjusted = adjust_together([comparison for _, comparison in compared])
+    reasons = [reason for _, reason in comparisons if isinstance(reason, str)]
+    names = unique_run_names(runs)
     return ComparedRunSet(
         suite,
         shown_runs,
         short_run_names(shown_runs),
-        unique_run_names(runs)[shown_runs[0].id],
+        names[shown_runs[0].id],
         _metrics(shown_runs),
-        tuple((run, comparison) for run, comparison in comparisons if comparison),
-        len(measured_runs) - len(shown_runs),
+        tuple((run, comparison) for (run, _), comparison in zip(compared, adjusted, strict=True)),
+        tuple(dict.fromkeys(reasons)),
+        tuple(names[run.id] for run in measured_runs if run not in shown_runs),
     )
 
 
@@ -135,13 +158,13 @@ def _baseline_order(run: ReportedRun) -> tuple[object, ...]:
     )
 
 
-def _compare(baseline: ReportedRun, run: ReportedRun) -> RunComparison | None:
-    """Return the comparison of a run with the baseline, None where their files forbid it."""
+def _compare(baseline: ReportedRun, run: ReportedRun) -> RunComparison | str:
+    """Return the comparison of a run with the baseline, or why there is none."""
     baseline_runs = ComparedRuns(baseline.folder, (baseline.results,))
     try:
         return compare_runs(baseline_runs, ComparedRuns(run.folder, (run.results,)))
-    except BenchError:
-        return None  # a metric of an evaluator that is not installed
+    except BenchError as error:  # such as a metric of an evaluator that is not installed
+        return error.detail
 
 
 def _metrics(runs: Sequence[ReportedRun]) -> tuple[Metric, ...]:
@@ -149,27 +172,19 @@ def _metrics(runs: Sequence[ReportedRun]) -> tuple[Metric, ...]:
     metrics: dict[str, Metric] = {}
     for run in runs:
         for stored_result in run.results:
-            declared_metrics = _declared_metrics(stored_result.result.evaluator)
+            result = stored_result.result
+            declared = declared_metrics(result.evaluator, result.profile)
             for measurement in stored_result.result.measurements:
                 if measurement.metric not in metrics:
-                    metrics[measurement.metric] = declared_metrics.get(
+                    metrics[measurement.metric] = declared.get(
                         measurement.metric, _undeclared_metric(measurement.metric)
                     )
     return tuple(metrics.values())
 
 
-def _declared_metrics(evaluator: str) -> dict[str, Metric]:
-    """Return the metrics of an evaluator by name, none if it is not installed."""
-    try:
-        metrics = registry.load_plugin("evaluators", evaluator, EvaluatorContract).metrics
-    except BenchError:
-        return {}
-    return {metric.name: metric for metric in metrics}
-
-
 def _undeclared_metric(name: str) -> Metric:
-    """Return a metric of an evaluator that is not installed; its direction decides nothing."""
-    return Metric(name=name, title=name, direction="higher", unit="none", decimals=3)
+    """Return a metric of an evaluator that is not installed; its direction is not shown."""
+    return Metric(name=name, title=name + UNDECLARED, direction="higher", unit="none", decimals=3)
 
 
 def headline_metrics(run_set: ComparedRunSet) -> tuple[Metric, ...]:
@@ -188,6 +203,12 @@ def headline_metrics(run_set: ComparedRunSet) -> tuple[Metric, ...]:
         metrics.sort(key=lambda metric: metric.name not in HEADLINE_METRICS)
         headlines += metrics[:n_each]
     return tuple(headlines)
+
+
+def count_omitted_metrics(run_set: ComparedRunSet) -> int:
+    """Return how many metrics with a value are not on the first screen."""
+    n_metrics = sum(_has_value(run_set.runs, metric.name) for metric in run_set.metrics)
+    return n_metrics - len(headline_metrics(run_set))
 
 
 def _locate(runs: Sequence[ReportedRun], metric: str) -> tuple[StoredResult, Measurement] | None:
@@ -219,16 +240,10 @@ def _evaluator_of(runs: Sequence[ReportedRun], metric: str) -> str:
 
 def run_set_texts(run_set: ComparedRunSet) -> ComparisonTexts:
     """Return the comparisons of a run set with the names of runs and metrics."""
-    columns = {}
-    for metric in run_set.metrics:
-        source = _locate(run_set.runs, metric.name)
-        columns[metric.name] = ComparedColumn(
-            source[1].name if source else metric.name,
-            metric.direction,
-            metric.unit,
-            metric.decimals + 1,
-            _evaluator_of(run_set.runs, metric.name),
-        )
+    columns = {metric.name: _compared_column(run_set, metric) for metric in run_set.metrics}
+    has_several_evaluators = len({column.evaluator for column in columns.values()}) > 1
+    if has_several_evaluators:
+        columns = {name: _with_evaluator(column) for name, column in columns.items()}
     comparisons = [
         RowComparison(
             "micro" if run.results[0].result.scale == "micro" else "paper",
@@ -249,12 +264,35 @@ def run_set_texts(run_set: ComparedRunSet) -> ComparisonTexts:
     return ComparisonTexts(tuple(comparisons), run_set.names, columns)
 
 
+def _compared_column(run_set: ComparedRunSet, metric: Metric) -> ComparedColumn:
+    """Return the column of a metric, with the title of its evaluator."""
+    source = _locate(run_set.runs, metric.name)
+    return ComparedColumn(
+        measurement_title(metric, source[1].name) if source else metric.title,
+        metric.direction,
+        metric.unit,
+        metric.decimals + 1,
+        evaluator_title(_evaluator_of(run_set.runs, metric.name)),
+    )
+
+
+def _with_evaluator(column: ComparedColumn) -> ComparedColumn:
+    """Return a column of a prompt benchmark with its title after that of the benchmark.
+
+    "Color" alone could be a task of two benchmarks.
+    """
+    has_own_title = column.title.startswith(column.evaluator)
+    if has_own_title or column.evaluator.islower():  # a title has upper case, a bare name has not
+        return column
+    return replace(column, title=f"{column.evaluator}: {column.title}")
+
+
 def lay_out_run_set(run_set: ComparedRunSet, texts: ComparisonTexts, links: RunLinks) -> PageTable:
     """Return the table of a run set: metrics as rows, runs as columns, then the difference."""
     runs = run_set.runs
     has_difference = len(runs) == 2 and bool(texts.comparisons)
     headers = [
-        HeaderCell("Number", 1, 1, "head"),
+        HeaderCell("Metric", 1, 1, "head"),
         *[HeaderCell(run_set.names[run.id], 1, 1, "measured") for run in runs],
     ]
     if has_difference:
@@ -265,6 +303,8 @@ def lay_out_run_set(run_set: ComparedRunSet, texts: ComparisonTexts, links: RunL
         column = texts.columns[metric.name]
         arrow = "higher" if metric.direction == "higher" else "lower"
         title = f"{column.title} ({arrow} is better)"
+        if metric.title.endswith(UNDECLARED):
+            title = column.title
         cells = [PageCell(title, column.title, "head")]
         for run in runs:
             comparison = None if has_difference else by_row.get((run.id, metric.name))

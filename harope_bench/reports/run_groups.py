@@ -18,6 +18,7 @@ from harope_bench.leaderboards.board import Board
 from harope_bench.leaderboards.sweep import build_sweep_chart
 from harope_bench.leaderboards.table_spec import EntryRow
 from harope_bench.reports.encoding_styles import find_name
+from harope_bench.reports.metric_titles import evaluator_title
 from harope_bench.reports.runs import ReportedRun
 
 MAX_SWEEP_PANELS = 6  # metrics of one suite by size
@@ -46,6 +47,11 @@ class RunGroup:
     def name(self) -> str:
         """Return the name of the evaluator."""
         return self.stored_results[0].result.evaluator
+
+    @property
+    def title(self) -> str:
+        """Return the title of the evaluator."""
+        return evaluator_title(self.name)
 
     @property
     def size_text(self) -> str:

@@ -64,8 +64,9 @@ def unique_run_names(runs: Sequence[ReportedRun]) -> dict[str, str]:
     for suffix_of in (lambda run: run.title, lambda run: run.id):
         counts = Counter(names.values())
         for run in runs:
-            if counts[names[run.id]] > 1:
-                names[run.id] = f"{names[run.id]}, {_end_of_text(suffix_of(run))}"
+            suffix = _end_of_text(suffix_of(run))
+            if counts[names[run.id]] > 1 and suffix != names[run.id]:
+                names[run.id] = f"{names[run.id]}, {suffix}"
     return names
 
 

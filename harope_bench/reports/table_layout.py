@@ -50,12 +50,14 @@ class TableStyle:
         significantly worse are bold. "best": the best value is bold, the second is underlined.
     is_rows_only: print the rows without title, header, legend and notes (LaTeX).
     has_notes: print the notes below the table (Markdown).
+    has_differences: print the columns of measured minus published numbers (LaTeX, Markdown).
     """
 
     has_standard_errors: bool = True
     mark_rule: MarkRule = "top"
     is_rows_only: bool = False
     has_notes: bool = True
+    has_differences: bool = True
 
 
 DEFAULT_STYLE = TableStyle()
@@ -127,7 +129,7 @@ class TableLayout:
 
 def lay_out_board(board: Board, style: TableStyle = DEFAULT_STYLE) -> TableLayout:
     """Return the layout of a board, in the paper's order of rows and columns."""
-    columns = tuple(_layout_columns(board))
+    columns = tuple(_layout_columns(board, style.has_differences))
     marks = marked_cells(board, style.mark_rule)
     blocks = tuple(_layout_block(board, columns, rows, style, marks) for rows in row_blocks(board))
     return TableLayout(columns, tuple(_header_rows(columns)), blocks)
@@ -150,10 +152,12 @@ def column_kind_title(board: Board, kind: ColumnKind) -> str:
     return board.measured_title if kind == "measured" else "published"
 
 
-def _layout_columns(board: Board) -> Iterator[LayoutColumn]:
+def _layout_columns(board: Board, has_differences: bool) -> Iterator[LayoutColumn]:
     """Yield the row headers, then the columns of each kind."""
     table = board.table
     kinds = column_kinds(board)
+    if not has_differences:
+        kinds = tuple(kind for kind in kinds if kind != "delta")
     has_kind_titles = kinds != ("published",)
     has_groups = any(column.group for column in table.columns)
     n_header_rows = 1 + has_kind_titles + has_groups

@@ -75,7 +75,11 @@ def render_markdown(board: Board, style: TableStyle = DEFAULT_STYLE) -> str:
 
     # the long titles of the kinds, the legend and the notes stand below the table
     kinds: tuple[ColumnKind, ...] = ("measured", "delta")
-    kind_titles = [column_kind_title(board, kind) for kind in kinds if board.show in ("both", kind)]
+    kind_titles = [
+        column_kind_title(board, kind)
+        for kind in kinds
+        if board.show in ("both", kind) and (kind != "delta" or style.has_differences)
+    ]
     if kind_titles:
         lines += ["", escape_markdown("; ".join(kind_titles)) + "."]
     for text in legend(board, style):

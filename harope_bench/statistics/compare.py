@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -157,7 +158,7 @@ def _check_method(path: Path, runs: Sequence[RunResults]) -> None:
             f"{path} holds runs of several methods ({encodings}); give one run, or the training"
             " seeds of one method"
         )
-    if len({checkpoint.sha256 for checkpoint in checkpoints}) < len(checkpoints):
+    if len({checkpoint.identity for checkpoint in checkpoints}) < len(checkpoints):
         raise OptionError(
             f"{path} holds two runs of the same weights; training seeds have different weights,"
             " give one run folder"
@@ -203,6 +204,20 @@ def compare_runs(
         "L1" if run_counts == (1, 1) else "L2",
         tuple(map(_with_adjusted_p, comparisons, p_values)),
         tuple(_comparison_notes(baseline_runs, new_runs)),
+    )
+
+
+def adjust_together(comparisons: Sequence[RunComparison]) -> tuple[RunComparison, ...]:
+    """Return comparisons with p values and verdicts Holm-adjusted over the metrics of all of them.
+
+    Several runs that are compared with one baseline are one family of tests.
+    """
+    metrics = [metric for comparison in comparisons for metric in comparison.metrics]
+    p_values = pairing.adjusted_p_values([metric.difference for metric in metrics])
+    adjusted = map(_with_adjusted_p, metrics, p_values)
+    return tuple(
+        replace(comparison, metrics=tuple(islice(adjusted, len(comparison.metrics))))
+        for comparison in comparisons
     )
 
 
@@ -260,7 +275,8 @@ def _find_measurement(stored_result: StoredResult, metric: str) -> Measurement:
 def _declared_metric(stored_result: StoredResult, name: str) -> Metric:
     """Return the metric as the result's evaluator declares it."""
     evaluator = stored_result.result.evaluator
-    metrics = registry.load_plugin("evaluators", evaluator, EvaluatorContract).metrics
+    contract = registry.load_plugin("evaluators", evaluator, EvaluatorContract)
+    metrics = contract.profile_metrics(stored_result.result.profile)
     for metric in metrics:
         if metric.name == name:
             return metric

@@ -9,6 +9,7 @@ and the difference says why.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -76,6 +77,7 @@ class MeasurementKey(NamedTuple):
     steps: int | str | None
     guidance: float | str | None
     pos_scaling: str | None
+    sampling_options: str | None
 
 
 # Fields that say how a number was measured. Measurements that differ in them are never compared.
@@ -93,8 +95,13 @@ def measurement_key(result: Result, measurement: Measurement) -> MeasurementKey:
     values = settings.model_dump() if settings else {}
     setting_values = [
         ("none" if values[name] is None else values[name]) if values else None
-        for name in SETTING_FIELDS[1:]
+        for name in SETTING_FIELDS[1:-1]
     ]
+    sampling_options = None
+    if settings is not None:
+        sampling_options = json.dumps(settings.sampling_options, sort_keys=True)
+        if not settings.sampling_options:
+            sampling_options = "none"
     return MeasurementKey(
         measurement.name,
         measurement.n_scored,
@@ -106,7 +113,7 @@ def measurement_key(result: Result, measurement: Measurement) -> MeasurementKey:
         result.reference_sha256[:12],
         f"{plan.suite}@{plan.suite_version}" if plan else None,
         settings.resolution if settings else None,
-        *setting_values,
+        *[*setting_values, sampling_options],
     )
 
 
@@ -199,9 +206,10 @@ def compare_results(
     if declared_metric is not None and declared_metric.bounds is not None:
         value_range = declared_metric.bounds[1] - declared_metric.bounds[0]
     if pairs.prompt_pairs is not None:
-        return _paired_prompt_difference(
+        difference = _paired_prompt_difference(
             direction, baseline_measurement, new_measurement, pairs.prompt_pairs, value_range
         )
+        return _limit_interval(difference, value_range)
     if pairs.reason or pairs.baseline_contributions is None or pairs.new_contributions is None:
         return _unpaired_difference(
             direction, baseline_measurement, new_measurement, pairs.reason, value_range
@@ -272,13 +280,19 @@ def _paired_sample_difference(
 
 
 def _limit_interval(difference: Difference, value_range: float | None) -> Difference:
-    """Return the difference with its interval cut to the differences that two values can have.
+    """Return the difference with its intervals cut to the differences that two values can have.
 
     Args:
         difference: the difference of a metric.
         value_range: the metric's upper bound minus its lower one; None without bounds.
     """
-    if difference.low is None or difference.high is None or value_range is None:
+    if value_range is None:
+        return difference
+    if difference.new_seeds_interval is not None:
+        se, low, high = difference.new_seeds_interval
+        limited = Interval(se, max(low, -value_range), min(high, value_range))
+        difference = difference._replace(new_seeds_interval=limited)
+    if difference.low is None or difference.high is None:
         return difference
     return difference._replace(
         low=max(difference.low, -value_range), high=min(difference.high, value_range)
@@ -328,9 +342,10 @@ def _declared_metric(result: Result, name: str) -> Metric | None:
     None if the evaluator is not installed or has no such metric.
     """
     try:
-        metrics = registry.load_plugin("evaluators", result.evaluator, EvaluatorContract).metrics
+        contract = registry.load_plugin("evaluators", result.evaluator, EvaluatorContract)
     except UnknownNameError:
         return None
+    metrics = contract.profile_metrics(result.profile)
     return next((metric for metric in metrics if metric.name == name), None)
 
 

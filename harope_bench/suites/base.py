@@ -14,10 +14,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from harope_bench.core import registry
-from harope_bench.core.errors import MissingMemberError, OptionError
+from harope_bench.core.errors import MissingAssetError, MissingMemberError, OptionError
 from harope_bench.core.plugin_contracts import SuiteContract
 from harope_bench.core.record_base import Option
 from harope_bench.evaluators.base import Metadata
+
+OWN_PROMPTS = "prompts-"  # how the names of suites of a user's own prompts start
 
 
 class ReferenceFile(NamedTuple):
@@ -110,6 +112,12 @@ class PromptCase:
     copy: int
     prompt: str
     metadata: Mapping[str, Metadata]
+
+    @property
+    def item_id(self) -> str | None:
+        """Return the benchmark's id of the prompt, the key `item` of its metadata; None without."""
+        items = [str(values["item"]) for values in self.metadata.values() if "item" in values]
+        return items[0] if items else None
 
     def metadata_for(self, metadata_key: str | None) -> Metadata | None:
         """Return the metadata that an evaluator with this key reads; None where there is none.
@@ -207,9 +215,15 @@ def load_suite(name: str) -> Suite:
 
     Raises:
         UnknownNameError: There is no such suite.
+        MissingAssetError: It is of a user's own prompts, which are not on this machine.
         PluginError: The plug-in is not derived from Suite.
         BenchError: The plug-in cannot be imported.
     """
+    if name.startswith(OWN_PROMPTS) and name not in registry.list_entries("suites"):
+        raise MissingAssetError(
+            f"the prompts of suite {name} are not on this machine",
+            advice="give --suite prompts:FILE with the file that it was made of",
+        )
     return registry.load_plugin("suites", name, Suite)
 
 

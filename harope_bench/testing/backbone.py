@@ -68,6 +68,11 @@ def check_backbone(
             f"backbone {name} stands for a Python generator, which no file holds",
             advice="harope_bench.generate checks the generator as it runs",
         )
+    if not backbone.has_encoding:
+        raise UncheckedContractError(
+            f"backbone {name} runs whole pipelines, and has no network of its own",
+            advice="register a pipeline: its trial images show whether it repeats its images",
+        )
     config = config or backbone.example_config
     if not config:
         raise UncheckedContractError(

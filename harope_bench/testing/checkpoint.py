@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from harope_bench.testing.contract_violations import ContractViolations
+from harope_bench.testing.contract_violations import ContractViolations, UncheckedContractError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,10 +24,17 @@ def check_checkpoint(name: str) -> int:
         UncheckedContractError: Its weights are missing; what needs none was checked.
         BenchError: There is no such checkpoint, or its TOML is not that of a checkpoint.
     """
+    from harope_bench.models.backbones.base import load_backbone
     from harope_bench.models.load_checkpoint import load_checkpoint_record
 
+    checkpoint = load_checkpoint_record(name)
+    if not load_backbone(checkpoint.backbone).has_weights_file:
+        raise UncheckedContractError(
+            f"checkpoint {name} is an endpoint, whose weights are unknown",
+            advice="`generate` compares its canary image with the registered one",
+        )
     violations = ContractViolations(f"checkpoint {name}")
-    contract = _CheckpointContract(load_checkpoint_record(name), violations)
+    contract = _CheckpointContract(checkpoint, violations)
     return violations.run_checks(
         [
             contract.check_plugin_names,
@@ -73,6 +80,17 @@ class _CheckpointContract:
 
         return self.weights.name == lora_manifest.MANIFEST
 
+    @property
+    def has_encoding(self) -> bool:
+        """Return whether its backbone gives it an encoding of this package."""
+        from harope_bench.core.errors import UnknownNameError
+        from harope_bench.models.backbones.base import load_backbone
+
+        try:
+            return load_backbone(self.checkpoint.backbone).has_encoding
+        except UnknownNameError:
+            return True
+
     # Each method below checks one requirement.
 
     def check_plugin_names(self) -> None:
@@ -82,7 +100,7 @@ class _CheckpointContract:
         checkpoint = self.checkpoint
         for kind, name in (
             ("backbones", checkpoint.backbone),
-            ("encodings", checkpoint.encoding),
+            ("encodings", checkpoint.encoding if self.has_encoding else None),
             ("samplers", checkpoint.sampler),
             ("suites", checkpoint.suite),
         ):
@@ -98,6 +116,9 @@ class _CheckpointContract:
         from harope_bench.core.record_base import validation_summary
         from harope_bench.encodings.base import load_encoding
 
+        if not self.has_encoding:
+            self.expect(not self.checkpoint.options, "has options, and no encoding to take them")
+            return
         try:
             load_encoding(self.checkpoint.encoding).Options(**self.checkpoint.options)
         except ValidationError as error:
@@ -114,7 +135,9 @@ class _CheckpointContract:
         from harope_bench.models.load_checkpoint import check_settings
 
         checkpoint = self.checkpoint
-        unknown_fields = checkpoint.drawing.keys() - Settings.model_fields.keys()
+        supported_settings = load_backbone(checkpoint.backbone).supported_settings(checkpoint)
+        known_fields = Settings.model_fields.keys() | supported_settings.setting_names
+        unknown_fields = checkpoint.drawing.keys() - known_fields
         self.expect(
             not unknown_fields,
             f"[drawing] has {', '.join(sorted(unknown_fields))}, which are no settings",
@@ -126,7 +149,11 @@ class _CheckpointContract:
             "guidance": checkpoint.guidance,
         }
         if not is_classifier:
-            missing_defaults = [field for field in ("sampler", "steps") if defaults[field] is None]
+            missing_defaults = [
+                field
+                for field in ("sampler", "steps")
+                if field in supported_settings.setting_names and defaults[field] is None
+            ]
             self.expect(not missing_defaults, f"has no {' and no '.join(missing_defaults)}")
         try:
             check_settings(checkpoint, {**defaults, **checkpoint.drawing})
@@ -159,11 +186,11 @@ class _CheckpointContract:
     def check_strict_loading(self) -> None:
         """Check that the network loads the weights, with no key missing or left over."""
         from harope_bench.core.state_dicts import load_weights
-        from harope_bench.models import lora_manifest
         from harope_bench.models.backbones.base import load_backbone
+        from harope_bench.models.pipeline_manifest import check_manifest
 
         if self.is_adapter:
-            lora_manifest.check_adapter(self.weights, self.checkpoint)
+            check_manifest(self.weights, self.checkpoint)
             return
         state_dict = load_weights(self.weights, self.checkpoint.sha256)
         load_backbone(self.checkpoint.backbone).load(self.checkpoint, state_dict)

@@ -161,7 +161,7 @@ class _SamplerContract:
         )
 
     def check_network_determines_samples(self) -> None:
-        """Check that a network is called once in every step, and that it decides the images."""
+        """Check that a network is called as often as declared, and that it decides the images."""
         import torch
 
         n_calls = 0
@@ -173,7 +173,14 @@ class _SamplerContract:
 
         noise = _noise(N_ROWS, 3)
         images = self.sample(counting_network, noise)
-        self.expect(n_calls == N_STEPS, f"calls its network {n_calls} times in {N_STEPS} steps")
+        n_declared = self.sampler.network_calls(N_STEPS)
+        is_expected = n_calls == n_declared
+        if self.sampler.is_adaptive:
+            is_expected = 0 < n_calls <= n_declared
+        self.expect(
+            is_expected,
+            f"calls its network {n_calls} times in {N_STEPS} steps, wanted {n_declared}",
+        )
         other_images = self.sample(lambda x, time: -_bent_network(x, time), noise)
         self.expect(not torch.equal(images, other_images), "another network gives equal images")
 
@@ -184,7 +191,7 @@ class _SamplerContract:
         images = self.sample(network, _noise(N_ROWS, 6), steps=IDEAL_STEPS)
         deviation = float((images - clean).abs().max())
         self.expect(
-            deviation < IDEAL_TOLERANCE,
+            deviation < IDEAL_TOLERANCE + 4 * self.sampler.residual_noise,
             f"samples an image that is {deviation:.2f} off where the network predicts as in"
             " training_example; both must agree in time and prediction",
         )

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import torch
 
-from harope_bench.core.errors import OptionError
+from harope_bench.core import registry
+from harope_bench.core.errors import MissingAssetError, OptionError
 from harope_bench.core.record_base import Option
 from harope_bench.core.state_dicts import check_sha256, load_state_strictly, load_weights
 from harope_bench.core.storage import sha256_file
@@ -110,11 +111,19 @@ def base_weights_path(recipe: TextToImageRecipe, encoding: str) -> Path | None:
     """Return the shipped weights that training of an encoding starts from, None for random ones.
 
     Raises:
+        MissingAssetError: They do not come with the package and are not registered.
         WeightsError: The sha256 of the file differs from its checkpoint's.
     """
     checkpoint_name = recipe.base_checkpoints.get(encoding, recipe.base_checkpoints.get("default"))
     if checkpoint_name is None:
         return None
+    if checkpoint_name not in registry.list_names("checkpoints"):
+        raise MissingAssetError(
+            f"the weights that {encoding} starts from, checkpoint {checkpoint_name}, do not come"
+            " with this package",
+            advice=f"make them with `harope-bench train shapes-base --encoding {encoding}` and give"
+            f" the file with --base, or register it as {checkpoint_name}",
+        )
     checkpoint = load_checkpoint_record(checkpoint_name)
     path = find_weights_path(checkpoint)
     check_sha256(path, checkpoint.sha256)

@@ -34,6 +34,7 @@ from harope_bench.core.chart_schema import (
 )
 from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.encodings import base as encodings
+from harope_bench.models.samplers.base import load_sampler
 from harope_bench.pipeline.generate import make_plan
 from harope_bench.reports import attention_panels, charts_svg
 from harope_bench.reports.chart_files import write_figure
@@ -147,6 +148,10 @@ def test_every_sampler_falls_from_noise_and_passes_the_default_times(
     make_checkpoint()
     plan = make_plan("tiny", None, {})
     settings = plan.settings.model_copy(update={"sampler": sampler, "steps": 50})
+    if load_sampler(sampler).is_adaptive:
+        with pytest.raises(OptionError, match="chooses its times while it samples"):
+            attention_hooks.sampler_times(plan.model_copy(update={"settings": settings}))
+        return
     sampler_times = attention_hooks.sampler_times(plan.model_copy(update={"settings": settings}))
     assert sampler_times == sorted(sampler_times, reverse=True)
     nearest_times = attention_hooks.nearest_times(attention_distance.TIMES, sampler_times)

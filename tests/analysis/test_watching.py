@@ -41,7 +41,8 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def prompt_plan(name: str, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Plan:
     tiny.register_prompts(monkeypatch)
-    return make_plan(name, "four-prompts", {"steps": STEPS, "guidance": 3.5, **settings})
+    settings = {"steps": STEPS, "guidance": 3.5, "dtype": "float32", **settings}
+    return make_plan(name, "four-prompts", settings)
 
 
 class Spy:

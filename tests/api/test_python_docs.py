@@ -1,20 +1,20 @@
-"""Every block of docs/python.md and of the README, and every cell of the notebook, runs."""
+"""Every block of docs/guides/python.md and of the README, and every cell of the notebook, runs."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from doc_blocks import read_blocks
 
 ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
+GUIDES = ROOT / "docs/guides"
 pytestmark = pytest.mark.skipif(
-    not (DOCS / "python.md").exists(), reason="the documents are not beside the tests"
+    not (GUIDES / "python.md").exists(), reason="the documents are not beside the tests"
 )
 
 # The runner executes blocks in one namespace and prints a notebook's display of each last value.
@@ -35,7 +35,8 @@ for number, block in enumerate(json.load(sys.stdin)):
 
 
 def python_blocks(page: Path) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    blocks = [block for block in read_blocks(page) if block.language == "python"]
+    return [block.text for block in blocks if not block.reason]
 
 
 def run_blocks(blocks: list[str], folder: Path) -> str:
@@ -55,7 +56,7 @@ def run_blocks(blocks: list[str], folder: Path) -> str:
 
 def test_every_block_of_the_page_runs(tmp_path: Path) -> None:
     pytest.importorskip("pandas", reason="needs pip install 'harope-bench[frames]'")
-    blocks = python_blocks(DOCS / "python.md")
+    blocks = python_blocks(GUIDES / "python.md")
     assert len(blocks) == 6
     output = run_blocks(blocks, tmp_path)
     assert "'precision': '" in output
@@ -70,7 +71,7 @@ def test_the_block_of_the_readme_runs(tmp_path: Path) -> None:
 
 def test_the_notebook_is_valid_and_runs_in_order(tmp_path: Path) -> None:
     pytest.importorskip("pandas", reason="needs pip install 'harope-bench[frames]'")
-    notebook = json.loads((DOCS / "example.ipynb").read_text())
+    notebook = json.loads((GUIDES / "example.ipynb").read_text())
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     ids = [cell["id"] for cell in notebook["cells"]]
     assert len(set(ids)) == len(ids)

@@ -159,6 +159,8 @@ def test_every_option_of_eval_reaches_its_field(calls: list[Any]) -> None:
             "one",
             "cpu",
             "float16",
+            None,
+            None,
             "ntk",
             "3",
             "leading",

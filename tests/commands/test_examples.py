@@ -1,4 +1,5 @@
-"""Every command has a help page with an example that runs, and a place in the documentation.
+"""Every command has a help page with an example that runs, and a place in the documentation
+(docs/reference/commands.md).
 
 The examples run in one folder, in the order in which a user would need them, with fewer images.
 Examples that need files of other people are parsed and not run.
@@ -26,11 +27,13 @@ ROOT = Path(__file__).parents[2]
 # Words of examples that need weights, prompts or hours that a test does not have.
 NOT_RUN = (
     "my-flux",  # FLUX.1-dev
+    "my-server",  # an image endpoint
     "dit-harope",  # weights of a DiT on latents
     "results.jsonl",  # GenEval's prompts
     "--to geneval",
     "inception-2015",
     "Qwen2-VL-2B-Instruct",
+    "Qwen/Qwen-Image",
     "train digits-dit",  # eleven minutes
 )
 # Further options by the start of a command, so that it is quick, or works with ten images.
@@ -109,6 +112,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         Path("evaluation_metadata.jsonl").write_text(
             json.dumps({**prompt, "prompt": "a photo of a cat"}) + "\n"
         )
+        Path("my.csv").write_text("id,prompt\nfox,a red fox\n")
         Path("captions.jsonl").write_text(json.dumps({"text": "a photo of a cat"}) + "\n")
         yield path
 

@@ -438,7 +438,7 @@ def test_a_base_without_guidance_has_schnells_defaults_and_rejects_guidance(tmp_
         4,
         None,
         256,
-        {"vae_tiling": True},
+        {"vae_tiling": True, "dtype": "bfloat16"},
     )
     plan = make_plan("fast", "shapes", {"resolution": 32, "steps": 1})
     assert plan.settings.guidance is None and plan.settings.mu_policy is None
@@ -481,7 +481,7 @@ def test_a_dev_base_keeps_its_defaults(tmp_path: Path) -> None:
     assert (checkpoint_record.steps, checkpoint_record.guidance, checkpoint_record.drawing) == (
         28,
         3.5,
-        {"mu_policy": "extrapolate", "vae_tiling": True},
+        {"mu_policy": "extrapolate", "vae_tiling": True, "dtype": "bfloat16"},
     )
     assert "text_tokens" not in checkpoint_record.config
     assert make_plan("dev", "shapes", {"resolution": 32, "guidance": 7.0}).settings.guidance == 7.0

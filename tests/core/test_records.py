@@ -251,6 +251,11 @@ OTHER_FIELDS = {
     "fold": True,
     "labels": "balanced",
     "spacing": "linspace",
+    "guidance_interval": "0..0.7",
+    "shift": 3.0,
+    "diffusion": "constant",
+    "pipeline_options": {"negative_prompt": "blurry"},
+    "tf32": True,
 }
 
 
@@ -266,6 +271,14 @@ def test_the_plans_digest_changes_with_every_setting() -> None:
         ),
     }
     assert len(digests) == 1 + len(OTHER_FIELDS)
+
+
+def test_a_plan_without_pipeline_options_keeps_the_bytes_that_it_had() -> None:
+    assert "pipeline_options" not in plan().to_json()
+    options = {"negative_prompt": "blurry"}
+    with_options = plan(settings=settings(pipeline_options=options))
+    assert Plan.model_validate(with_options.model_dump(mode="json")) == with_options
+    assert with_options.digest != plan(settings=settings(pipeline_options={})).digest
 
 
 def test_a_setting_without_a_meaning_is_not_in_the_digest() -> None:

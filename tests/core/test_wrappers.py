@@ -294,9 +294,9 @@ def check_rejection(path: Path, message: str, **fields: Any) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("SiT-B/2", "SiT has the keys of DiT, but predicts velocity"),
-        ("SiT-XL/2", "SiT has the keys of DiT"),
-        ("LightningDiT-XL/1", "name the network LightningDiT-XL/1, which is not a DiT"),
+        ("SiT-B/2", "state hidden = 768, its parameters have 48"),
+        ("LightningDiT-XL/4", "name the network LightningDiT-XL/4, which is not a DiT"),
+        ("SiD2-B/4", "name the network SiD2-B/4, which is not a DiT"),
         ("DiT-B/3", "which is not a DiT"),
         ("evil\x1b[31m\nname", "which is not a DiT"),
     ],
@@ -330,7 +330,7 @@ def test_a_bare_file_that_is_called_sit_must_be_told_its_sampler(tmp_path: Path)
         torch.save(release_state(state_of(SMALL_CONFIG, "harope")), tmp_path / name)
         check_rejection(
             tmp_path / name,
-            "SiT in its name is a network that predicts something else",
+            "SiT in its name is a network that predicts something else; add --config family=sit",
             config={"heads": 3},
         )
     torch.save(release_state(state_of(SMALL_CONFIG, "harope")), tmp_path / "site-a.pt")

@@ -117,7 +117,7 @@ def with_table(state: dict[str, Tensor], side: int = 4) -> dict[str, Tensor]:
     """An official APE checkpoint: the frozen table lies in the file. Written from its description,
     one number at a time.
     """
-    width = state["x_embedder.proj.bias"].shape[0]
+    width = state["y_embedder.embedding_table.weight"].shape[1]
     table = torch.zeros(1, side * side, width)
     for token in range(side * side):
         for half, token_result in enumerate((token % side, token // side)):  # the column first

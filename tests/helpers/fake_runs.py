@@ -23,7 +23,7 @@ from harope_bench.core.schema import (
     SampleRecord,
     Settings,
 )
-from harope_bench.core.storage import write_text
+from harope_bench.core.storage import sha256_file, write_text
 
 ENCODINGS = ("ape", "rope-vanilla", "rope-axial", "videorope", "string", "harope")
 CENTRES = {
@@ -161,7 +161,9 @@ def write_samples(folder: Path, count: int = 40, side: int = 28, **fields: Any) 
         Image.fromarray(pixels.astype(np.uint8)).save(folder / file)
         append_line(
             folder / "samples.jsonl",
-            SampleRecord(index=i, file=file, sha256=HASH, label=i % 10, **fields).to_json(),
+            SampleRecord(
+                index=i, file=file, sha256=sha256_file(folder / file), label=i % 10, **fields
+            ).to_json(),
         )
 
 

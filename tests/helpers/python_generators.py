@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,9 @@ def generate_killed_after(folder: Path, n_calls: int, count: int) -> Run:
     def dying_images(requests: Any, generators: Any) -> Any:
         calls.append(len(requests))
         if len(calls) > n_calls:
+            # images are written by another thread
+            while not list((folder / "images").glob("*.png")):
+                time.sleep(0.01)
             os._exit(9)
         return noise_images(requests, generators)
 

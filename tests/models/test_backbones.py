@@ -14,8 +14,8 @@ from torch import Tensor
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, WeightsError
 from harope_bench.core.schema import Request, Settings
-from harope_bench.models.backbones import dit
-from harope_bench.models.backbones.base import AdapterBackbone, GeneratedBatch, load_backbone
+from harope_bench.models.backbones import dit, dit_blocks, dit_network
+from harope_bench.models.backbones.base import GeneratedBatch, ManifestBackbone, load_backbone
 from harope_bench.testing import check_backbone
 
 B2 = {
@@ -74,7 +74,7 @@ def test_a_backbone_has_a_small_network_or_runs_a_pipeline_of_the_user(name: str
     backbone = load_backbone(name)
     if not backbone.has_weights_file:  # the network is the user's own Python object
         return
-    assert bool(backbone.example_config) != isinstance(backbone, AdapterBackbone)
+    assert bool(backbone.example_config) != isinstance(backbone, ManifestBackbone)
 
 
 @pytest.mark.parametrize("encoding", registry.list_names("encodings"))
@@ -291,14 +291,21 @@ def test_patches_go_out_as_they_came_in() -> None:
 
 
 def test_tokens_are_row_major() -> None:
-    embed = dit.PatchEmbed(2, 1, 4)
+    embed = dit_blocks.PatchEmbed(2, 1, 4)
     with torch.no_grad():
         embed.proj.weight.fill_(0.25)
         embed.proj.bias.zero_()
     picture = torch.zeros(1, 1, 4, 6)
     picture[0, 0, 2:4, 4:6] = 1.0  # row 1, column 2
     assert embed(picture)[0, :, 0].tolist() == [0, 0, 0, 0, 0, 1]
-    assert dit.grid_positions(2, 3).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
+    assert dit_network.grid_positions(2, 3).tolist() == [
+        [0, 0],
+        [0, 1],
+        [0, 2],
+        [1, 0],
+        [1, 1],
+        [1, 2],
+    ]
 
 
 @pytest.mark.parametrize("encoding", registry.list_names("encodings"))
@@ -322,12 +329,14 @@ def test_only_an_absolute_encoding_sees_where_the_grid_begins(
     network, x, plain_grid_positions = (
         noisy(build(CONFIGS["dit"], encoding), deviation=0.2),
         images(1, 1, 8, 8),
-        dit.grid_positions,
+        dit_network.grid_positions,
     )
     arguments = torch.tensor([300.0]), torch.tensor([4])
     expected = network(x, *arguments)
     monkeypatch.setattr(
-        dit, "grid_positions", lambda r, c: plain_grid_positions(r, c) + torch.tensor([7.0, -3.0])
+        dit_network,
+        "grid_positions",
+        lambda r, c: plain_grid_positions(r, c) + torch.tensor([7.0, -3.0]),
     )
     # two blocks of float32 sums over 16 tokens
     assert torch.allclose(network(x, *arguments), expected, rtol=1e-4, atol=1e-5) is not moves
@@ -347,7 +356,7 @@ def test_the_label_after_the_last_class_means_no_label() -> None:
 
 
 def test_times_are_embedded_with_cosines_first() -> None:
-    embedder = dit.TimestepEmbedder(16)
+    embedder = dit_blocks.TimestepEmbedder(16)
     items: list[Tensor] = []
     embedder.mlp.register_forward_pre_hook(lambda module, args: items.append(args[0]))
     embedder(torch.tensor([0.0, 250.0]))

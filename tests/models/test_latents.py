@@ -285,7 +285,8 @@ def test_other_grids_are_met_as_asked(tmp_path: Path, encoding: str) -> None:
 
 def test_apes_table_of_a_new_grid_is_dits_own_at_that_size() -> None:
     rows = torch.cartesian_prod(torch.arange(6), torch.arange(6)).double()
-    expected = with_table({"x_embedder.proj.bias": torch.zeros(48)}, side=6)[dit_keys.TABLE_KEY][0]
+    labels = {"y_embedder.embedding_table.weight": torch.zeros(1, 48)}
+    expected = with_table(labels, side=6)[dit_keys.TABLE_KEY][0]
     torch.testing.assert_close(sincos_table(rows, 48, 10000.0).float(), expected, rtol=0, atol=1e-6)
 
 

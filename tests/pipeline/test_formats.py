@@ -41,7 +41,7 @@ from harope_bench.evaluators.base import load_feature_evaluator
 from harope_bench.judges.micro import digits_net, shapes_net
 from harope_bench.judges.micro.micro_extractor import MicroExtractor
 from harope_bench.judges.runners import common
-from harope_bench.models import lora_manifest
+from harope_bench.models import lora_manifest, pipeline_manifest
 from harope_bench.models.load_checkpoint import load_checkpoint_record
 from harope_bench.pipeline import reference_stats
 from harope_bench.pipeline.annotate import read_judge_record
@@ -51,6 +51,8 @@ from harope_bench.reports.runs import read_runs
 from harope_bench.statistics.gate import baseline
 from harope_bench.suites import digits
 from harope_bench.suites.official_layouts.file_list import open_recorded_images
+from harope_bench.suites.prompt_files import StoredPrompts, load_prompt_file
+from harope_bench.suites.prompt_rows import PromptRow
 from harope_bench.training.loop import Trainer
 from harope_bench.training.recipe import Schedule
 
@@ -130,6 +132,12 @@ def a_checkpoint(folder: Path) -> Path:
     return path
 
 
+PROMPTS = StoredPrompts(
+    source="my.txt", sha256="ab" * 32, copies=1, prompts=(PromptRow(id="0", prompt="a dog"),)
+)
+PROMPT_FIELDS = PROMPTS.model_dump(mode="json")
+
+
 def a_receipt(folder: Path) -> Path:
     path = local_files.asset_folder("geneval") / local_files.RECEIPT
     write_text(path, receipt_text({"a.jsonl": Receipt(sha256="ab" * 32, is_from_url=True)}))
@@ -157,6 +165,12 @@ def manifest() -> str:
     return lora_manifest.AdapterManifest(backbone="flux", base=base, encoding="ape").to_json(
         indent=1
     )
+
+
+def pipeline_manifest_text() -> str:
+    return pipeline_manifest.PipelineManifest(
+        id="a", pipeline_class="SanaPipeline", files={}
+    ).to_json(indent=1)
 
 
 def call_patched(owner: Any, name: str, value: Path, call: Callable[[], object]) -> object:
@@ -230,6 +244,11 @@ FILES = {
     "an adapter": File(
         "adapter", text_writer("manifest.json", manifest), lora_manifest.read_manifest
     ),
+    "a pipeline": File(
+        "pipeline",
+        text_writer("manifest.json", pipeline_manifest_text),
+        pipeline_manifest.read_pipeline_manifest,
+    ),
     "a receipt": File("receipt", a_receipt, lambda path: local_files.read_receipts("geneval")),
     "a list of images": File(
         "image-list",
@@ -237,6 +256,11 @@ FILES = {
         lambda path: open_recorded_images(
             path.parent, registry.load_by_name("suites", "shapes"), "shapes"
         ),
+    ),
+    "prompts": File(
+        "prompts",
+        text_writer(f"{PROMPTS.name}.json", lambda: versioned_json_text("prompts", PROMPT_FIELDS)),
+        lambda path: load_prompt_file.__wrapped__(path),
     ),
 }
 

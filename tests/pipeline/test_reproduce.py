@@ -187,7 +187,7 @@ def paper_runs(
             versioned_toml_text("checkpoint", checkpoint.model_dump(mode="json", exclude_none=True))
         )
 
-    def make(plan: Any, folder: Path, count: Any, process: Any, marking: Any) -> None:
+    def make(plan: Any, folder: Path, count: Any, process: Any, marking: Any, *_: Any) -> None:
         items.append((plan.checkpoint.name, plan.suite, plan.settings.resolution))
         metric = {"geneval": "overall", "dpg-bench": "dpg"}[plan.suite]
         result = fake.result(

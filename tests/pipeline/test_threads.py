@@ -16,7 +16,7 @@ from harope_bench.core.errors import DiskError, SampleError
 from harope_bench.core.json_file import JsonObject
 from harope_bench.core.schema import Plan, Request, Settings
 from harope_bench.core.threaded_work import THREADS_VARIABLE
-from harope_bench.data.image_io import encode_png
+from harope_bench.data.image_io import SMALL_COMPRESSION, decode_image, encode_png
 from harope_bench.data.run_folder import EncodedSample, RunFolder
 from harope_bench.data.sample_set import SampleSet, open_samples
 from harope_bench.judges.base import LoadedAnnotator, LoadedFeatureExtractor
@@ -31,10 +31,10 @@ from harope_bench.pipeline.predictions import classify_images, read_image_bytes
 from harope_bench.suites.real_images import ArrayImages
 
 SERIAL = "0"
-THREADED = "4"
+SEVERAL_THREADS = "4"
 
 
-@pytest.fixture(params=["1", THREADED])
+@pytest.fixture(params=["1", SEVERAL_THREADS])
 def thread_setting(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -89,7 +89,7 @@ def test_generated_files_are_those_of_one_thread(
     assert files(tmp_path / "threaded") == files(tmp_path / "serial")
 
 
-@pytest.mark.parametrize("threads", [SERIAL, THREADED])
+@pytest.mark.parametrize("threads", [SERIAL, SEVERAL_THREADS])
 def test_a_full_disk_is_the_same_error_and_keeps_what_was_written(
     plan: Plan, tmp_path: Path, threads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +114,7 @@ def test_an_image_is_recorded_while_the_next_one_is_generated(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill then loses the image that is being generated, as it did with one thread."""
-    monkeypatch.setenv(THREADS_VARIABLE, THREADED)
+    monkeypatch.setenv(THREADS_VARIABLE, SEVERAL_THREADS)
     settings = plan.settings.model_copy(update={"tile": 1})
     plan = plan.model_copy(update={"settings": settings})
     counts = []
@@ -191,10 +191,10 @@ def test_a_damaged_image_is_the_same_error_and_comes_after_the_batches_before_it
         batches: Iterator[list[int]] = (
             batch.indices for batch in extract_batches(MeanExtractor(), 5, samples, [range(30)])
         )
-        finished: list[list[int]] = []
-        with pytest.raises(SampleError) as raised:
-            finished.extend(batches)
-        return finished, str(raised.value)
+        finished_batches: list[list[int]] = []
+        with pytest.raises(SampleError) as error_info:
+            finished_batches.extend(batches)
+        return finished_batches, str(error_info.value)
 
     monkeypatch.setenv(THREADS_VARIABLE, SERIAL)
     expected = first_batches()
@@ -270,3 +270,13 @@ def test_predictions_are_those_of_one_thread(
     assert expected[3] == {9: "image 9 is damaged"}
     monkeypatch.setenv(THREADS_VARIABLE, thread_setting)
     assert shard() == expected
+
+
+def test_large_images_are_compressed_fast_to_the_same_pixels_and_small_ones_as_before() -> None:
+    rng = np.random.default_rng(4)
+    for side, is_as_before in ((32, True), (160, False)):
+        image = rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8).repeat(8, 0)
+        image = image.repeat(8, 1)
+        data = encode_png(image)
+        assert (data == encode_png(image, SMALL_COMPRESSION)) is is_as_before
+        assert np.array_equal(decode_image(data, "x").image, image)

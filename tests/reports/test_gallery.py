@@ -24,7 +24,7 @@ from harope_bench.cli import main
 from harope_bench.core.errors import StorageError
 from harope_bench.core.json_lines import append_line
 from harope_bench.core.schema import SampleRecord
-from harope_bench.core.storage import write_text
+from harope_bench.core.storage import sha256_file, write_text
 from harope_bench.data.result_store import sample_set_digest
 from harope_bench.data.sample_set import open_samples
 from harope_bench.reports.gallery import MAX_GROUP_IMAGES, MAX_IMAGES, build_gallery
@@ -62,7 +62,7 @@ def write_run(
         paint(folder, index, 4 * index % 256)
         fields: dict[str, Any] = {"prompt": prompt.format(index=index)} if prompt else {}
         fields = fields or {"label": index % 10}
-        record = SampleRecord(index=index, file=image_name(index), sha256=fake.HASH, **fields)
+        record = SampleRecord(index=index, file=image_name(index), **fields)
         append_line(folder / "samples.jsonl", record.to_json())
     return folder
 
@@ -438,6 +438,19 @@ def test_a_record_leads_out_of_no_folder(tmp_path: Path) -> None:
         "",
         "no file inside the run",
     ]
+
+
+def test_an_image_that_was_replaced_is_not_shown_under_the_old_verdict(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs/a", 1)
+    paint(run, 1, 90)
+    record = SampleRecord(index=1, file=image_name(1), sha256=sha256_file(run / image_name(1)))
+    append_line(run / "samples.jsonl", record.to_json())
+    (group,) = gallery_of(tmp_path / "runs").groups
+    assert [entry.images[0].missing_reason for entry in group.entries] == ["", ""]
+    paint(run, 1, 91)
+    (group,) = gallery_of(tmp_path / "runs").groups
+    reasons = [entry.images[0].missing_reason for entry in group.entries]
+    assert reasons == ["", "not the image that was generated"]
 
 
 # ------------------------------------------------------------------------------ size and options

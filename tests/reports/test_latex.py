@@ -16,9 +16,11 @@ from harope_bench.cli import main
 from harope_bench.data.result_store import read_results
 from harope_bench.leaderboards.board import Board, Show, build_board, load_table
 from harope_bench.leaderboards.entries import parse_entries
-from harope_bench.reports.latex import MAX_FLOAT_NOTES, render_latex
+from harope_bench.reports.latex import MAX_FLOAT_NOTES, escape_latex, render_latex
 from harope_bench.reports.table_layout import BEST_MARK_NOTE, TableStyle
 from harope_bench.reports.tables import render_table
+
+GREEK = "\N{GREEK SMALL LETTER THETA} \N{GREEK CAPITAL LETTER DELTA} \N{GREATER-THAN OR EQUAL TO}"
 
 NUMBERS = [str(n) for n in range(1, 11)]
 SHOWS: tuple[Show, ...] = ("published", "measured", "both")
@@ -201,11 +203,26 @@ def compile_pages(folder: Path, source: str, document_class: str) -> tuple[str, 
     return process.stdout, ""
 
 
+def test_greek_letters_are_commands() -> None:
+    assert escape_latex("\N{GREEK SMALL LETTER THETA}=1") == r"$\theta$=1"
+    assert escape_latex("\N{GREEK CAPITAL LETTER DELTA}") == r"$\Delta$"
+    assert escape_latex("\N{GREEK SMALL LETTER LAMDA}") == r"$\lambda$"
+    assert escape_latex("\N{GREEK CAPITAL LETTER ALPHA}") == "A"
+    assert escape_latex("\N{GREEK SMALL LETTER ALPHA WITH TONOS}") == "\u03ac"  # no plain letter
+
+
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs TeX Live; .ci/latex installs it")
 @pytest.mark.parametrize("document_class", ["twocolumn", "11pt"])
 def test_latex_compiles_every_table(runs: Path, document_class: str, tmp_path: Path) -> None:
     boards = [filled_board(runs, number, show) for number in NUMBERS for show in SHOWS]
-    boards.append(filled_board(runs, "2", "both", f"My {HOSTILE[:30]} PE"))
+    boards.append(
+        filled_board(
+            runs,
+            "2",
+            "both",
+            f"My {HOSTILE[:30]} PE {GREEK}",
+        )
+    )
     styles = (TableStyle(), TableStyle(False, "best"))
     texts = [render_latex(board, style) for board in boards for style in styles]
     log, pages = compile_pages(tmp_path, "\n\\clearpage\n".join(texts), document_class)

@@ -85,8 +85,8 @@ def test_how_sure_states_images_level_adjustment_and_smallest_difference() -> No
     comparisons = tuple(compare("harope", column, "not resolved") for column in COLUMNS)
     assert write_verdict(ComparisonTexts(comparisons, LABELS, COLUMNS)).certainty.text == (
         "How sure: one run each, with 500 images scored, so this compares checkpoints, not methods"
-        " (evidence L1); p values are Holm-adjusted over 3 differences (5% level), 3 of them"
-        " paired; a change of FID-500 below 0.280 may be missed."
+        " (evidence L1); p values are Holm-adjusted over 3 tests (5% level), all of"
+        " them paired; in FID-500, a difference below 0.280 can be missed."
     )
 
 

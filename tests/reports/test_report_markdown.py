@@ -21,6 +21,7 @@ from harope_bench.reports.report_markdown import (
     write_report_markdown,
 )
 from harope_bench.reports.report_page import build_report_page
+from harope_bench.reports.run_card import ReportCheck
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,9 @@ def test_a_long_report_is_shortened_and_says_so(micro: Path) -> None:
     # even the longest page ends below the limit
     longest_page = replace(page, runs=page.runs * 600, checks=page.checks * 600)
     assert len(render_report_markdown(longest_page).encode()) <= MAX_BYTES
+    long_warning = ReportCheck("no", "\N{GREEK SMALL LETTER THETA}" * 50_000)
+    cut_text = render_report_markdown(replace(page, checks=(long_warning, *page.checks)))
+    assert len(cut_text.encode()) <= MAX_BYTES and cut_text.endswith("has all of it.\n")
 
 
 def test_hostile_texts_stay_text(tmp_path: Path) -> None:
@@ -130,7 +134,7 @@ def test_runs_of_no_table_are_side_by_side(tmp_path: Path) -> None:
         result = fake.result(None, [fake.measurement("fid", value, 1.1, n=12)], target=name)
         fake.write_result(tmp_path / name, result)
     text = render_report_markdown(build_report_page(tmp_path))
-    row = next(line for line in text.splitlines() if line.startswith("| fid-12 (lower is better)"))
+    row = next(line for line in text.splitlines() if line.startswith("| FID-12 (lower is better)"))
     assert "33.30 ± 1.10" in row and "30.10 ± 1.10" in row
 
 

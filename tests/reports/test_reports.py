@@ -7,6 +7,7 @@ import re
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import fake_runs as fake
 import pytest
@@ -22,6 +23,7 @@ from harope_bench.leaderboards.board import build_board, load_table
 from harope_bench.reports.page_comparisons import row_label
 from harope_bench.reports.report_page import ReportPage, build_report_page, write_report
 from harope_bench.reports.runs import read_runs
+from harope_bench.reports.table_layout import TableStyle
 from harope_bench.reports.tables import render_table
 
 
@@ -83,7 +85,7 @@ def test_the_answer_of_table_8_names_the_resolution(micro: Path, tmp_path: Path)
     assert "Against 256 RoPE, " in answer
     assert "256 HARoPE is better in FID-500 and IS" in answer
     assert "256 Absolution Embedding is worse in" in answer
-    assert "Holm-adjusted over 8 differences (5% level), 8 of them paired" in answer
+    assert "Holm-adjusted over 8 tests (5% level), all of them paired" in answer
 
 
 def test_every_baseline_of_a_table_is_named(tmp_path: Path) -> None:
@@ -263,15 +265,66 @@ def test_runs_of_no_table_are_shown_side_by_side(tmp_path: Path) -> None:
         fake.write_result(tmp_path / name, result)
     page = build_report_page(tmp_path)
     assert page.sections == () and page.run_section is not None
-    assert page.question == "Is images/a better than images/b? digits"  # b was evaluated first
+    assert page.question == "Is images/a better than images/b on digits?"  # b was evaluated first
     answer = page.run_section.verdict.answer.text
-    assert answer.startswith("Against images/b, images/a is better in fid-500; 1 of 2 differences")
+    assert answer.startswith("Against images/b, images/a is better in FID-500; 1 of 2 differences")
     rows = [[cell.text for cell in row] for row in page.run_section.table.blocks[0]]
-    assert rows[0][:3] == ["fid-500 (lower is better)", "30.00 ± 0.50", "25.00 ± 0.50"]
+    assert rows[0][:3] == ["FID-500 (lower is better)", "30.00 ± 0.50", "25.00 ± 0.50"]
     assert rows[0][4] == "▲ better" and rows[1][4] == "○ not resolved"
     text = Document(write_report(tmp_path, tmp_path / "r.html").read_text()).text
     assert text.count("Not recorded: Checkpoint, Training, Resolution, Sampler, Seed.") == 1
     assert text.count("All runs. Imported: without a plan") == 1
+
+
+def write_fid(folder: Path, name: str, value: float, **fields: Any) -> None:
+    result = fake.result(
+        None,
+        [fake.measurement("fid", value, 1.0)],
+        target=f"images/{name}",
+        samples_sha256=name[0] * 64,
+        **{"suite": "digits", **fields},
+    )
+    fake.write_result(folder / name, result)
+
+
+def test_p_values_of_several_runs_are_adjusted_together(tmp_path: Path) -> None:
+    """A difference that two runs alone resolve is not resolved among four."""
+    write_fid(tmp_path, "a", 30.0)
+    write_fid(tmp_path, "b", 33.1)  # p = 0.028
+    page = build_report_page(tmp_path)
+    assert page.run_section is not None
+    assert [line.verdict for line in page.run_section.comparisons] == ["worse"]
+    write_fid(tmp_path, "c", 30.0)
+    write_fid(tmp_path, "d", 30.0)
+    page = build_report_page(tmp_path)
+    assert page.run_section is not None
+    assert [line.verdict for line in page.run_section.comparisons] == ["not resolved"] * 3
+    assert "Holm-adjusted over 3 tests" in page.run_section.verdict.certainty.text
+
+
+def test_runs_that_are_not_compared_are_named(tmp_path: Path) -> None:
+    for name in "abc":
+        write_fid(tmp_path, name, 30.0)
+    write_fid(tmp_path, "other", 30.0, suite="shapes")
+    text = Document(write_report(tmp_path, tmp_path / "r.html").read_text()).text
+    assert "Not compared here: images/other" in text
+
+
+def test_metrics_of_another_profile_are_compared_by_its_direction(tmp_path: Path) -> None:
+    for name, value in (("a", 0.30), ("b", 0.90)):
+        result = fake.result(
+            None,
+            [fake.measurement("kid", value, 0.01)],
+            target=f"images/{name}",
+            suite="digits",
+            samples_sha256=name * 64,
+            profile="torch-fidelity",
+        )
+        fake.write_result(tmp_path / name, result)
+    section = build_report_page(tmp_path).run_section
+    assert section is not None
+    assert section.table.blocks[0][0][0].text.endswith("(lower is better)")
+    assert [line.verdict for line in section.comparisons] == ["worse"]
 
 
 def test_notes_stand_once_at_the_end(micro: Path) -> None:
@@ -286,11 +339,15 @@ def test_notes_stand_once_at_the_end(micro: Path) -> None:
             assert texts[section.note_numbers[note.number] - 1] == note.full_text
 
 
-def test_sources_to_copy_are_the_rendered_tables(micro: Path) -> None:
+def test_sources_to_copy_are_the_rendered_tables_without_differences_of_unlike_scales(
+    micro: Path,
+) -> None:
     section = build_report_page(micro).sections[0]
     board = build_board(load_table("2"), read_results(micro))
+    style = TableStyle(has_differences=False)
+    assert "delta" not in dict(section.copy_texts)["Markdown"]
     assert dict(section.copy_texts) == {
-        name: render_table(board, kind)
+        name: render_table(board, kind, style)
         for name, kind in (("LaTeX", "tex"), ("Markdown", "md"), ("CSV", "csv"), ("JSON", "json"))
     }
 

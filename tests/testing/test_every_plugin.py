@@ -9,7 +9,7 @@ import pytest
 from harope_bench import testing
 from harope_bench.core import registry
 from harope_bench.judges.base import load_judge
-from harope_bench.models.backbones.base import AdapterBackbone, load_backbone
+from harope_bench.models.backbones.base import ManifestBackbone, load_backbone
 from harope_bench.testing.plugin import CHECKS, plural_kind
 
 PLUGINS = [(kind, name) for kind in registry.PLUGIN_KINDS for name in registry.list_names(kind)]
@@ -35,7 +35,7 @@ def needs_files(kind: str, name: str) -> bool:
         return load_judge(name).judge_class != "micro"
     if kind == "backbones":
         backbone = load_backbone(name)
-        return isinstance(backbone, AdapterBackbone) or not backbone.has_weights_file
+        return isinstance(backbone, ManifestBackbone) or not backbone.has_weights_file
     if kind == "suites":
         return name in registry.list_names("assets") or name.startswith(("imagenet", "coco", "t2i"))
     return False

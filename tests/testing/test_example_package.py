@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import doc_blocks
 import pytest
 from click.testing import CliRunner
 
@@ -20,9 +21,9 @@ from harope_bench.cli import main
 from harope_bench.testing.new_plugin import EXAMPLES, STARTERS
 
 ROOT = Path(__file__).parents[2]
-GUIDES = sorted((ROOT / "docs/guides").glob("*.md"))
 # Encodings come before the table, which has a row for the encoding that was trained.
 ORDER = ("encoding", "recipe", "backbone", "suite", "judge", "evaluator", "table")
+GUIDES = [path for name in ORDER if (path := ROOT / f"docs/guides/{name}.md").exists()]
 DRIVER = ROOT / "tests/helpers/run_commands.py"
 PACKAGE_FOLDER = "my-plugins"
 REPRODUCE = "harope-bench reproduce my-table --scale micro --count 20 --out runs/my-table"
@@ -52,7 +53,7 @@ def blocks(name: str, language: str) -> list[str]:
 
 
 def test_there_is_a_guide_for_every_kind() -> None:
-    assert {path.stem for path in GUIDES} == set(ORDER)
+    assert [path.stem for path in GUIDES] == list(ORDER)
     example_kinds = {
         tuple(line.split()[2:4]) for name in ORDER for line in command_lines(name) if is_new(line)
     }
@@ -134,7 +135,8 @@ def run_lines(lines: list[str], folder: Path, site: Path) -> dict[str, str]:
     results = [json.loads(row) for row in process.stdout.splitlines() if row.startswith("{")]
     failures = [result for result in results if result["code"] != 0]
     assert not failures and len(results) == len(lines), (failures, process.stderr[-2000:])
-    return {result["line"]: result["output"] for result in results}
+    home = os.environ["HAROPE_BENCH_HOME"]
+    return {result["line"]: result["output"].replace(home, doc_blocks.HOME) for result in results}
 
 
 def test_the_commands_of_the_guides_run_against_an_installed_package(
@@ -165,6 +167,8 @@ def test_the_commands_of_the_guides_run_against_an_installed_package(
         site,
     )
 
+    for name in ORDER:
+        check_shown_outputs(name, outputs)
     listed_names = outputs["harope-bench list"].split()
     assert {starter.example for starter in STARTERS.values()} <= set(listed_names)
     checks = [line for line in outputs if line.startswith("harope-bench check ")]
@@ -177,6 +181,18 @@ def test_the_commands_of_the_guides_run_against_an_installed_package(
     assert "runs/my-table/my-table.md" in outputs[REPRODUCE].splitlines()
     assert measured_rows(outputs[TABLE]) == ["APE", "Axial RoPE", "HARoPE"]
     assert measured_rows(outputs[TABLE_WITH_ROW]) == ["APE", "Axial RoPE", "HARoPE", "STRING"]
+
+
+def check_shown_outputs(name: str, outputs: dict[str, str]) -> None:
+    """Check that the commands of a guide, run once for all guides, printed what it shows."""
+    for command in doc_blocks.page_commands(ROOT / f"docs/guides/{name}.md"):
+        line = command.line.replace(SOURCE_FOLDER, "site/my_plugins")
+        if line in outputs:
+            shown_lines = [
+                text.replace(SOURCE_FOLDER, "site/my_plugins") for text in command.shown_lines
+            ]
+            difference = doc_blocks.find_difference(shown_lines, outputs[line])
+            assert difference is None, f"{name}: {line}\nno {difference!r} in\n{outputs[line]}"
 
 
 def measured_rows(table: str) -> list[str]:

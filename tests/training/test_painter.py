@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from harope_bench.core import registry
-from harope_bench.core.errors import OptionError, WeightsError
+from harope_bench.core.errors import MissingAssetError, OptionError, WeightsError
 from harope_bench.core.schema import Checkpoint
 from harope_bench.core.state_dicts import load_weights, weights_bytes
 from harope_bench.core.storage import sha256_file
@@ -262,12 +262,13 @@ def test_a_recipe_names_what_its_encodings_go_on_from(
     shipped_recipe = read_recipe("shapes-mmdit")[0]
     assert isinstance(shipped_recipe, TextToImageRecipe)
     for encoding, name in (
-        ("ape", "shapes-base-ape"),
         ("harope", "shapes-base-rope-axial"),
         ("my-pe", "shapes-base-rope-axial"),
     ):
         path = base_weights_path(shipped_recipe, encoding)
         assert path is not None and path.stem == name
+    with pytest.raises(MissingAssetError, match="train shapes-base --encoding ape"):
+        base_weights_path(shipped_recipe, "ape")
     assert base_weights_path(read_small_recipe(recipe), "harope") is None
     path = base_weights_path(shipped_recipe, "harope")
     monkeypatch.setattr(

@@ -91,10 +91,12 @@ class SupportedSettings(NamedTuple):
     Attributes:
         fields: Names of the fields of Settings that apply; any other field is rejected.
         reasons: Reason why a setting does not apply, by its name.
+        other_reason: Reason why any other setting does not apply; None for the usual one.
     """
 
     setting_names: frozenset[str]
     reasons: Mapping[str, str] = {}
+    other_reason: str | None = None
 
 
 class NetworkDescription(NamedTuple):
@@ -181,6 +183,10 @@ class Backbone(BackboneContract, Generic[NetworkT]):
     # "generate": `open` returns an ImageGenerator. "classify": it returns a Classifier.
     task: Task = "generate"
 
+    # Whether the network has an encoding of this package. Without one it runs as it is, and its
+    # checkpoints record the encoding "none".
+    has_encoding = True
+
     # Whether checkpoints have a weights file. Without one the generator exists in a process alone.
     has_weights_file = True
 
@@ -201,11 +207,7 @@ class Backbone(BackboneContract, Generic[NetworkT]):
     def build(
         self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]
     ) -> NetworkT:
-        """Return a freshly initialised network.
-
-        Raises:
-            OptionError: An option or a size is wrong; the message names it.
-        """
+        """Return a freshly initialised network; OptionError names a wrong option or size."""
         raise MissingMemberError(self, "build")
 
     def detect_fields(self, state_dict: Mapping[str, Tensor]) -> DetectedFields | None:
@@ -245,10 +247,7 @@ class Backbone(BackboneContract, Generic[NetworkT]):
         return dict(state_dict)
 
     def load(self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor]) -> NetworkT:
-        """Return the network of a checkpoint with these weights.
-
-        Args:
-            state_dict: weights by this package's key names, or by their publisher's.
+        """Return the network of a checkpoint with these weights, under our or published names.
 
         Raises:
             WeightsError: A key is missing, unexpected or of another shape.
@@ -272,6 +271,14 @@ class Backbone(BackboneContract, Generic[NetworkT]):
         Raises:
             WeightsError: The arguments describe another network.
         """
+        return None
+
+    def describe_ignored_keys(self, state_dict: Mapping[str, Tensor]) -> str | None:
+        """Return in words which tensors of a file the network does not need; None if all."""
+        return None
+
+    def nearest_network(self, state_dict: Mapping[str, Tensor]) -> str | None:
+        """Return in words the network that a file's keys are nearest to; None if none is near."""
         return None
 
     def set_class_count(self, detected_fields: DetectedFields, classes: int) -> DetectedFields:
@@ -345,8 +352,22 @@ class Backbone(BackboneContract, Generic[NetworkT]):
         """Make a network call its `attention_callback` in every layer; outputs stay the same."""
 
 
-class AdapterBackbone(Backbone[NetworkT]):
-    """Base class of backbones that run a library's pipeline.
+class ManifestBackbone(Backbone[NetworkT]):
+    """Base class of backbones whose checkpoints may be a manifest instead of a weights file."""
+
+    def open_folder(
+        self, checkpoint: Checkpoint, path: Path, settings: Settings
+    ) -> LoadedCheckpoint:
+        """Return what the manifest describes, ready for use.
+
+        Args:
+            path: The manifest, whose hash was checked already.
+        """
+        raise MissingMemberError(self, "open_folder")
+
+
+class AdapterBackbone(ManifestBackbone[NetworkT]):
+    """Base class of backbones that run a library's pipeline with an encoding in its network.
 
     Their checkpoints may also be adapter folders (models/lora_manifest.py).
     """
@@ -360,16 +381,6 @@ class AdapterBackbone(Backbone[NetworkT]):
     def shape(self, config: LibraryConfig) -> ModelShape:
         """Return what an encoding needs to know of a transformer with this configuration."""
         raise MissingMemberError(self, "shape")
-
-    def open_folder(
-        self, checkpoint: Checkpoint, path: Path, settings: Settings
-    ) -> LoadedCheckpoint:
-        """Return the base model with the weights of an adapter folder, strictly loaded.
-
-        Args:
-            path: The folder's manifest, whose hash was checked already.
-        """
-        raise MissingMemberError(self, "open_folder")
 
     def check_folder(self, checkpoint: Checkpoint, path: Path) -> None:
         """Raise WeightsError unless base model and adapter fit together.
@@ -401,6 +412,16 @@ def load_backbone(name: str) -> Backbone[EncodedNetwork]:
         BenchError: The module does not load.
     """
     return registry.load_plugin("backbones", name, Backbone)
+
+
+def load_manifest_backbone(name: str) -> ManifestBackbone[EncodedNetwork]:
+    """Return the backbone of that name; see `load_backbone` for errors.
+
+    Raises:
+        OptionError: The backbone does not support adapter folders.
+    """
+    message = f"backbone {name} does not support adapter folders; give a file of its weights"
+    return registry.require_kind(load_backbone(name), ManifestBackbone, message)
 
 
 def load_adapter_backbone(name: str) -> AdapterBackbone[EncodedNetwork]:

@@ -1,6 +1,6 @@
-"""DiT: the diffusion transformer with adaptive layer norm, with any positional encoding.
+"""DiT and its successors SiT, REPA, LightningDiT and JiT, with any positional encoding.
 
-Source: Peebles and Xie 2023; layout and parameter names as in facebookresearch/DiT:models.py.
+The network is in dit_network.py, and what the families differ in is in dit_families.py.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ import re
 from collections.abc import Mapping, Sequence
 
 import torch
-from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError
 from harope_bench.core.record_base import Option
 from harope_bench.core.schema import Checkpoint, Request, Settings
-from harope_bench.encodings import base as encodings
+from harope_bench.core.state_dicts import load_state_strictly
 from harope_bench.encodings.detect_encoding import DetectedEncoding
 from harope_bench.models.backbones import dit_keys, folding, latents
 from harope_bench.models.backbones.base import (
@@ -26,27 +25,19 @@ from harope_bench.models.backbones.base import (
     ProfilingInputs,
     SupportedSettings,
 )
-from harope_bench.models.backbones.dit_blocks import (
-    DiTBlock,
-    FinalLayer,
-    LabelEmbedder,
-    PatchEmbed,
-    TimestepEmbedder,
-    initialise_projections,
-    unpatchify,
-)
-from harope_bench.models.backbones.encoded_network import EncodedNetwork
+from harope_bench.models.backbones.dit_families import FAMILIES, check_sampler, family_defaults
+from harope_bench.models.backbones.dit_key_check import check_keys, nearest_family
+from harope_bench.models.backbones.dit_network import DiT, configure
+from harope_bench.models.backbones.dit_network import DitConfig as DitConfig
+from harope_bench.models.backbones.dit_training_args import config_from_training_args
 from harope_bench.models.backbones.network_sizes import (
     DTYPES,
     FoldingBackbone,
-    NetworkSizes,
     build_checked_encoding,
     build_encoding,
     check_resolution,
     counted_layer,
-    grid_positions,
     middle_times,
-    parse_sizes,
     ramp,
     rescale,
 )
@@ -67,125 +58,6 @@ RELEASE_DEFAULTS: CheckpointFields = {
 LATENT_DEFAULTS: dict[str, Option] = {"tile": 8, "guidance_channels": "3", "vae_tiling": False}
 
 
-class DitConfig(NetworkSizes):
-    """Sizes of a DiT.
-
-    Attributes:
-        hidden, depth, heads: Width of a token, number of blocks, number of heads.
-        patch: Side of a patch, in values of the network's input.
-        size: Side of the training inputs: pixels, or latents (pixels / 8) where `latent` is set.
-        channels: Channels of the input.
-        classes: Number of labels.
-        learn_sigma: Whether the network predicts twice the channels: noise and a fraction of the
-            variance.
-        latent: Whether the network works on latents of an autoencoder.
-        null_label: Whether the label table has a last row for "no label", which guidance needs
-            (class_dropout_prob above 0 in DiT's code).
-    """
-
-    hidden: int = Field(gt=0)
-    depth: int = Field(gt=0)
-    heads: int = Field(gt=0)
-    patch: int = Field(gt=0)
-    size: int = Field(gt=0)
-    channels: int = Field(gt=0)
-    classes: int = Field(gt=0)
-    learn_sigma: bool = False
-    latent: bool = False
-    null_label: bool = True
-
-    @property
-    def vae_scale_factor(self) -> int:
-        """Pixels of the image along a side of one latent; 1 for a network of pixels."""
-        return latents.VAE_SCALE_FACTOR if self.latent else 1
-
-    @property
-    def layers(self) -> int:
-        """Number of attention layers."""
-        return self.depth
-
-    @property
-    def out_channels(self) -> int:
-        """Channels of the prediction."""
-        return self.channels * (2 if self.learn_sigma else 1)
-
-
-def configure(options: Mapping[str, Option]) -> DitConfig:
-    """Return validated sizes; OptionError names the wrong field."""
-    hint = (
-        "; --config size=N is the side at training, in pixels or latents (image size / 8)"
-        if "size" not in options
-        else ""
-    )
-    return parse_sizes(DitConfig, "dit", options, hint, "give the side the network was trained on")
-
-
-class DiT(EncodedNetwork):
-    """The network: noised images, times and labels to a prediction in the shape of the images."""
-
-    def __init__(self, config: DitConfig, encoding: encodings.Encoding):
-        super().__init__()
-        self.config = config
-        self.x_embedder = PatchEmbed(config.patch, config.channels, config.hidden)
-        self.t_embedder = TimestepEmbedder(config.hidden)
-        self.y_embedder = LabelEmbedder(config.classes, config.hidden, config.null_label)
-        self.blocks = nn.ModuleList(
-            DiTBlock(config.hidden, config.heads) for _ in range(config.depth)
-        )
-        self.final_layer = FinalLayer(config.hidden, config.patch**2 * config.out_channels)
-        self.encoding = encoding
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Initialise as DiT does: Xavier layers, small embeddings, zero gates and zero output."""
-        initialise_projections(self.modules(), self.x_embedder)
-        for _, parameter in self._parameters_with_prefix(
-            "x_embedder.proj.bias", "final_layer.linear"
-        ):
-            nn.init.zeros_(parameter)
-        for name, parameter in self._parameters_with_prefix("y_embedder", "t_embedder"):
-            if name.endswith("weight"):
-                nn.init.normal_(parameter, std=0.02)
-        for name, parameter in self.named_parameters():
-            if ".adaLN_modulation." in name:
-                nn.init.zeros_(parameter)
-
-    def _parameters_with_prefix(self, *prefixes: str) -> list[tuple[str, nn.Parameter]]:
-        """Return the named parameters that start with a prefix, in the order of `prefixes`."""
-        return [
-            (name, p)
-            for prefix in prefixes
-            for name, p in self.named_parameters()
-            if name.startswith(prefix)
-        ]
-
-    @property
-    def qkv_projections(self) -> list[nn.Linear]:
-        """The fused query, key and value projections, one per layer."""
-        return [block.attn.qkv for block in self.blocks if isinstance(block, DiTBlock)]
-
-    def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
-        """Return the prediction for noised images.
-
-        Args:
-            x: (B, C, H, W); the patch size divides H and W.
-            time: (B,), from 0 (image) to 1000 (noise).
-            labels: (B,) int64; `classes` stands for "no label".
-
-        Returns:
-            (B, C, H, W), or (B, 2C, H, W) with learned sigma.
-        """
-        rows = x.shape[2] // self.config.patch
-        columns = x.shape[3] // self.config.patch
-        positions = grid_positions(rows, columns)  # (N, 2)
-
-        tokens = self.encoding.embed(self.x_embedder(x), positions)  # (B, N, hidden)
-        c = self.t_embedder(time) + self.y_embedder(labels)  # (B, hidden)
-        for layer, block in enumerate(self.blocks):
-            tokens = block(tokens, c, self.encoding, positions, layer)
-        return unpatchify(self.final_layer(tokens, c), rows, columns, self.config.patch)
-
-
 class DitImageGenerator(SamplerImageGenerator[DiT]):
     """Generates images with a DiT, in pixel space or through an autoencoder's decoder.
 
@@ -201,6 +73,7 @@ class DitImageGenerator(SamplerImageGenerator[DiT]):
     ):
         super().__init__(network, device, dtype)
         self.channels = network.config.channels
+        self.noise_scale = network.config.noise_scale
         self.decoder = decoder
 
     def input_side(self, resolution: int) -> int:
@@ -228,7 +101,11 @@ class DitImageGenerator(SamplerImageGenerator[DiT]):
 
     def decode(self, images: Tensor) -> Tensor:
         """Return pixels: latents pass through the decoder, pixels stay as they are."""
-        return self.decoder(images).nan_to_num() if self.decoder else images
+        pixels = self.decoder(images).nan_to_num() if self.decoder else images
+        if self.network.config.family == "repa":
+            # sihyun-yu/REPA:generate.py rounds levels down, so half a level less than `to_uint8`.
+            pixels = pixels - 0.5 / 127.5
+        return pixels
 
 
 class DitBackbone(FoldingBackbone[DiT]):
@@ -267,7 +144,7 @@ class DitBackbone(FoldingBackbone[DiT]):
 
         defaults: CheckpointFields = {}
         if config.get("latent"):
-            if config.get("learn_sigma"):
+            if config.get("learn_sigma") and "family" not in config:
                 defaults = {**RELEASE_DEFAULTS}
             defaults["drawing"] = dict(LATENT_DEFAULTS)
             if encoding is not None and _has_foldable_matrix(encoding, config):
@@ -277,15 +154,31 @@ class DitBackbone(FoldingBackbone[DiT]):
         return DetectedFields(encoding.encoding, config, encoding.options, defaults)
 
     def config_from_training_args(self, args: Mapping[str, object]) -> dict[str, Option]:
-        """Return the sizes in DiT's training arguments; WeightsError for another network."""
-        return dit_keys.config_from_training_args(args)
+        """Return the sizes in training arguments; WeightsError for another network."""
+        return config_from_training_args(args)
+
+    def describe_ignored_keys(self, state_dict: Mapping[str, Tensor]) -> str | None:
+        """Return which tensors only the training used: REPA's projections."""
+        n_projector_keys = sum(key.startswith(dit_keys.PROJECTOR_PREFIX) for key in state_dict)
+        if n_projector_keys == 0:
+            return None
+        return (
+            f"{n_projector_keys} tensors of {dit_keys.PROJECTOR_PREFIX}* are set aside: only REPA's"
+            " training loss uses them"
+        )
+
+    def nearest_network(self, state_dict: Mapping[str, Tensor]) -> str | None:
+        """Return the published network whose keys are nearest, and which keys it lacks."""
+        return nearest_family(state_dict)
 
     def published_defaults(
         self, config: Mapping[str, Option], user_fields: CheckpointFields
     ) -> CheckpointFields:
-        """Return the release's steps and guidance for a latent network with a stated ddpm
-        sampler.
+        """Return the sampling of the network's family, or the release's steps and guidance for a
+        latent DiT with a stated ddpm sampler.
         """
+        if config.get("family", "dit") != "dit":
+            return family_defaults(config, user_fields)
         if not config.get("latent") or user_fields.get("sampler") != RELEASE_DEFAULTS["sampler"]:
             return {}
         has_null_label = config.get("null_label", True)
@@ -316,7 +209,8 @@ class DitBackbone(FoldingBackbone[DiT]):
     def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
         """Return the generation settings, those of latents, and `fold` for a foldable encoding."""
         config = configure(checkpoint.config)
-        fields = set(GENERATION_SETTINGS | {"spacing"})
+        check_sampler(config.family, checkpoint.sampler)
+        fields = set(GENERATION_SETTINGS | {"spacing", "shift", "diffusion", "guidance_interval"})
         reasons = {"mu_policy": "only FLUX shifts its times by the size of the image"}
         if config.latent:
             fields |= {"vae", "vae_tiling", "guidance_channels"}
@@ -324,6 +218,10 @@ class DitBackbone(FoldingBackbone[DiT]):
             reasons["vae"] = "it generates pixels and uses no autoencoder"
             reasons["vae_tiling"] = "it generates pixels and uses no autoencoder"
             reasons["guidance_channels"] = "it generates pixels, and guides all channels alike"
+
+        if config.qk_norm != "none":
+            reasons["fold"] = "its queries and keys are normalised before the matrices"
+            return SupportedSettings(frozenset(fields), reasons)
 
         with torch.random.fork_rng(devices=[]):
             encoding = build_encoding(checkpoint.encoding, checkpoint.options, config)
@@ -333,8 +231,10 @@ class DitBackbone(FoldingBackbone[DiT]):
         """Return the prediction type, the labels and the side of the training images in pixels."""
         config = configure(checkpoint.config)
         prediction_type = load_sampler(str(checkpoint.sampler)).prediction_type
-        if config.learn_sigma:
+        if config.learn_sigma and config.family == "dit":
             prediction_type += " and its variance"
+        if config.family != "dit":
+            prediction_type += f" (as {FAMILIES[config.family].title})"
         null_label = " and 'no label'" if config.null_label else ", without 'no label'"
         labels = f"{config.classes:,} classes{null_label}"
         return NetworkDescription(prediction_type, labels, config.size * config.vae_scale_factor)
@@ -366,7 +266,15 @@ class DitBackbone(FoldingBackbone[DiT]):
             )
 
         assert settings.sampler is not None  # a plan that generates has one
-        if config.learn_sigma and load_sampler(settings.sampler).prediction_type != "noise":
+        check_sampler(config.family, settings.sampler)
+        is_stochastic = "diffusion" in load_sampler(settings.sampler).option_names
+        if is_stochastic and config.noise_scale != 1:
+            raise OptionError(
+                f"{settings.sampler} needs unit noise, this network starts with noise of"
+                f" {config.noise_scale:g}; use flow or flow-heun"
+            )
+        predicts_sigma = config.learn_sigma and config.family == "dit"
+        if predicts_sigma and load_sampler(settings.sampler).prediction_type != "noise":
             raise OptionError(
                 f"a network with learned sigma predicts noise, {settings.sampler} needs another"
                 " prediction; use ddpm or ddim"
@@ -376,7 +284,12 @@ class DitBackbone(FoldingBackbone[DiT]):
         if settings.fold:
             folding.check_foldable(encoding)
         if config.latent:
-            latents.check_vae(settings.vae, config.channels, f"checkpoint {checkpoint.name}")
+            latents.check_vae(
+                settings.vae,
+                config.channels,
+                f"checkpoint {checkpoint.name}",
+                config.latent_scale,
+            )
 
     def resolve_settings(self, checkpoint: Checkpoint, settings: Settings) -> Settings:
         """Return the settings with the hash of the autoencoder."""
@@ -388,11 +301,29 @@ class DitBackbone(FoldingBackbone[DiT]):
     def convert_keys(
         self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Return the weights of a file of this package, DiT or the release under our names.
+        """Return the weights of a file of this package or of a publisher under our names.
 
-        The fixed table of positions is dropped, because the encoding computes it.
+        Fixed tables of positions are dropped, because they are computed. Projections that only the
+        training used are set aside.
         """
-        return dit_keys.drop_position_table(dit_keys.convert_keys(state_dict), checkpoint.encoding)
+        state = {
+            key: tensor
+            for key, tensor in dit_keys.convert_keys(state_dict).items()
+            if not key.startswith(dit_keys.PROJECTOR_PREFIX)
+        }
+        state = dit_keys.drop_rope_tables(state, checkpoint.encoding)
+        has_table = checkpoint.config.get("has_table") is True
+        return dit_keys.drop_position_table(state, checkpoint.encoding, has_table)
+
+    def load(self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor]) -> DiT:
+        """Return the network with these weights; WeightsError names the first keys that differ."""
+        with torch.random.fork_rng(devices=[]):
+            network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
+        state = self.convert_keys(checkpoint, state_dict)
+        description = f"checkpoint {checkpoint.name}"
+        check_keys(network.state_dict(), state, description)
+        load_state_strictly(network, state, description)
+        return network
 
     def open(
         self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor], settings: Settings
@@ -403,7 +334,9 @@ class DitBackbone(FoldingBackbone[DiT]):
         rescale(network.encoding, network.config, settings)
         if settings.fold:
             self.fold(network, description)
-        decoder = latents.load_decoder(settings, description) if network.config.latent else None
+        decoder = None
+        if network.config.latent:
+            decoder = latents.load_decoder(settings, description, network.config.latent_scale)
         return DitImageGenerator(
             network, torch.device(settings.device), DTYPES[settings.dtype], decoder
         )

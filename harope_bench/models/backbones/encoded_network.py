@@ -13,3 +13,7 @@ class EncodedNetwork(nn.Module):
     encoding: Encoding
     # Number of tokens before those of the patches, such as a class token.
     num_prefix_tokens = 0
+
+    def count_prefix_tokens(self, layer: int) -> int:
+        """Return the number of tokens before those of the patches in one layer."""
+        return self.num_prefix_tokens

@@ -29,14 +29,27 @@ WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 GROUP_SIZE = 4  # Rows that a GPU decodes at once.
 MAX_GROUP_PIXELS = 4 * 512**2  # At most 8 GB of activations.
 VAE_ADVICE = "sd-vae-ft-mse for the HARoPE release, sd-vae-ft-ema for DiT's own samples"
+# Of LightningDiT, whose latents are normalised channel by channel.
+NORMALISED_VAE_ADVICE = (
+    "of AutoencoderKL with the weights of the network's own autoencoder, such as VA-VAE f16d32 of"
+    " LightningDiT, and with latents_mean and latents_std of its latents_stats.pt in config.json"
+)
 
 
-def find_vae_folder(vae: str | None, description: str) -> Path:
+def vae_advice(scale_factor: int) -> str:
+    """Return which autoencoder decodes latents of this many pixels along a side."""
+    return VAE_ADVICE if scale_factor == VAE_SCALE_FACTOR else NORMALISED_VAE_ADVICE
+
+
+def find_vae_folder(
+    vae: str | None, description: str, scale_factor: int = VAE_SCALE_FACTOR
+) -> Path:
     """Return the folder of an autoencoder.
 
     Args:
         vae: Settings.vae, a folder or a hub id.
         description: Name of the checkpoint for an error message.
+        scale_factor: Pixels of the image along a side of one latent.
 
     Raises:
         MissingVaeError: No autoencoder is stated, or its files are missing.
@@ -44,7 +57,7 @@ def find_vae_folder(vae: str | None, description: str) -> Path:
     if vae is None:
         raise MissingVaeError(
             f"{description} generates latents and no autoencoder is stated",
-            advice=f"add --vae FOLDER ({VAE_ADVICE})",
+            advice=f"add --vae FOLDER ({vae_advice(scale_factor)})",
         )
     folder = Path(vae) if Path(vae).is_dir() else _cached_folder(vae)
     files = (CONFIG_FILE, WEIGHTS_FILE)
@@ -52,7 +65,7 @@ def find_vae_folder(vae: str | None, description: str) -> Path:
         raise MissingVaeError(
             f"--vae {vae}: found no {CONFIG_FILE} with {WEIGHTS_FILE}, neither in such a folder"
             " nor in the local hub cache",
-            advice=f"give a folder ({VAE_ADVICE})",
+            advice=f"give a folder ({vae_advice(scale_factor)})",
         )
     return folder
 
@@ -69,35 +82,47 @@ def _cached_folder(name: str) -> Path | None:
     return Path(config_path).parent if isinstance(config_path, str) else None
 
 
-def check_vae(vae: str | None, channels: int, description: str) -> None:
+def check_vae(
+    vae: str | None, channels: int, description: str, scale_factor: int = VAE_SCALE_FACTOR
+) -> None:
     """Check that an autoencoder decodes the network's latents; reads its configuration alone.
 
     Args:
         channels: Channels of the network's latents.
         description: Name of the checkpoint for an error message.
+        scale_factor: Pixels of the image along a side of one latent.
 
     Raises:
         MissingVaeError: The autoencoder is missing.
         OptionError: Its channels, its resolution or its scaling differ.
     """
-    folder = find_vae_folder(vae, description)
+    folder = find_vae_folder(vae, description, scale_factor)
     try:
         config = parse_json(read_text(folder / CONFIG_FILE))
         levels = len(config.get("block_out_channels", (64,)))
         vae_channels = config.get("latent_channels", 4)
         scale = float(config.get("scaling_factor", SCALING_FACTOR))
         shift = config.get("shift_factor")
+        n_statistics = [len(config.get(key) or ()) for key in ("latents_mean", "latents_std")]
     except (ValueError, ArithmeticError, TypeError, AttributeError) as error:
         raise OptionError(
             f"{folder / CONFIG_FILE} is no autoencoder's configuration ({error}); copy it again"
         ) from error
 
-    scale_factor = 2 ** (levels - 1)
-    if (vae_channels, scale_factor) != (channels, VAE_SCALE_FACTOR):
+    vae_scale_factor = 2 ** (levels - 1)
+    if (vae_channels, vae_scale_factor) != (channels, scale_factor):
         raise OptionError(
-            f"{folder} has {vae_channels} latent channels at 1/{scale_factor}, wanted {channels}"
-            f" at 1/{VAE_SCALE_FACTOR}; give another --vae"
+            f"{folder} has {vae_channels} latent channels at 1/{vae_scale_factor}, wanted"
+            f" {channels} at 1/{scale_factor}; give another --vae"
         )
+    if scale_factor != VAE_SCALE_FACTOR:
+        if n_statistics != [channels, channels]:
+            raise OptionError(
+                f"{folder / CONFIG_FILE} has {n_statistics[0]} values of latents_mean and"
+                f" {n_statistics[1]} of latents_std, wanted {channels} of each; write those of"
+                " latents_stats.pt into it"
+            )
+        return
     if not math.isclose(scale, SCALING_FACTOR, rel_tol=1e-4) or shift:
         raise OptionError(
             f"{folder} scales latents by {scale:g} (shift {shift or 0}), the network was trained"
@@ -123,21 +148,26 @@ class Decoder:
     groups, which keeps a GPU busier.
     """
 
-    def __init__(self, vae: Autoencoder, group_size: int = 1):
+    def __init__(self, vae: Autoencoder, group_size: int = 1, is_normalised: bool = False):
         """Wrap an autoencoder.
 
         Args:
             group_size: Rows that are decoded at once if that changes no bit; 1 never tries.
+            is_normalised: Whether latents have mean 0 and deviation 1, as those of LightningDiT.
         """
         self.vae = vae
+        self.is_normalised = is_normalised
         self.group_size = group_size
         # Whether groups change no bit, by the shape of a row; not yet known if missing.
         self.is_group_equal: dict[torch.Size, bool] = {}
 
     @torch.inference_mode()
     def __call__(self, latents: Tensor) -> Tensor:
-        """Return images (B, 3, 8h, 8w) in about [-1, 1] for the network's latents (B, C, h, w)."""
-        vae_latents = latents.float() / self.vae.config.scaling_factor
+        """Return images (B, 3, 8h, 8w) in about [-1, 1] for the network's latents (B, C, h, w).
+
+        Latents that were normalised by channel have other sides and are brought back first.
+        """
+        vae_latents = self._vae_latents(latents.float())
         row_shape = vae_latents.shape[1:]
         group_size = min(self.group_size, max_group_size(row_shape[-2:]))
         if group_size == 1 or len(vae_latents) % group_size:
@@ -151,6 +181,18 @@ class Decoder:
         self.is_group_equal[row_shape] = is_group_equal
         return images
 
+    def _vae_latents(self, latents: Tensor) -> Tensor:
+        """Return the latents (B, C, h, w) float32 on the scale of the autoencoder."""
+        config = self.vae.config
+        if not self.is_normalised:
+            return latents / config.scaling_factor
+        # hustvl/LightningDiT:inference.py: latents * std + mean, by channel.
+        mean, deviation = (
+            torch.tensor(values, device=latents.device).view(1, -1, 1, 1)
+            for values in (config.latents_mean, config.latents_std)
+        )
+        return latents * deviation + mean
+
     def _decode(self, vae_latents: Tensor, group_size: int) -> Tensor:
         """Return the images, decoded in groups of this size."""
         groups = vae_latents.split(group_size)
@@ -163,11 +205,14 @@ def max_group_size(latent_sides: Sequence[int]) -> int:
     return max(1, MAX_GROUP_PIXELS // pixels)
 
 
-def load_decoder(settings: Settings, description: str) -> Decoder:
+def load_decoder(
+    settings: Settings, description: str, scale_factor: int = VAE_SCALE_FACTOR
+) -> Decoder:
     """Return the decoder of the autoencoder in these settings, strictly loaded.
 
     Args:
         description: Name of the checkpoint for an error message.
+        scale_factor: Pixels of the image along a side of one latent.
 
     Raises:
         MissingExtraError: diffusers is not installed.
@@ -186,7 +231,8 @@ def load_decoder(settings: Settings, description: str) -> Decoder:
     if settings.vae_tiling:
         vae.enable_tiling()
     group_size = 1 if device_type(settings.device) == "cpu" else GROUP_SIZE
-    return Decoder(vae.to(settings.device).eval(), group_size)
+    is_normalised = scale_factor != VAE_SCALE_FACTOR
+    return Decoder(vae.to(settings.device).eval(), group_size, is_normalised)
 
 
 def _load_vae(folder: Path) -> Autoencoder:

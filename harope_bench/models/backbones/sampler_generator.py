@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from harope_bench.models.samplers.base import Predictor as Predictor
 
 
+MAX_TIME = 1000.0  # Time of pure noise.
+ROUNDING = 1e-6  # Times of this difference are equal.
+
+
 class SamplerImageGenerator(ImageGenerator, Generic[NetworkT]):
     """Base class of generators whose network takes (x, time, conditions).
 
@@ -31,6 +35,7 @@ class SamplerImageGenerator(ImageGenerator, Generic[NetworkT]):
 
     network: NetworkT
     channels: int  # Channels of the network's input.
+    noise_scale = 1.0  # Standard deviation of the starting noise.
 
     def __init__(self, network: NetworkT, device: torch.device, dtype: torch.dtype):
         self.network = network.to(device=device, dtype=dtype).eval()
@@ -69,11 +74,18 @@ class SamplerImageGenerator(ImageGenerator, Generic[NetworkT]):
         side = self.input_side(settings.resolution)
         generators = [index_generator(settings.seed, r.index) for r in requests]
         noise = unit_noise((self.channels, side, side), generators)  # (B, C, side, side)
+        noise = self.noise_scale * noise
 
         sampler = load_settings_sampler(settings)
         conditions = self.conditions(requests).to(self.device)
-        network = self._guided_network(conditions, settings.guidance, settings.guidance_channels)
-        network = _report_calls(network, settings.steps)
+        network = self._guided_network(
+            conditions,
+            settings.guidance,
+            settings.guidance_channels,
+            settings.guidance_interval,
+            has_equal_times=not sampler.is_adaptive,
+        )
+        network = _report_calls(network, sampler.network_calls(settings.steps))
         images = sampler.sample(network, noise.to(self.device), settings.steps, generators)
 
         row_is_finite = images.flatten(1).isfinite().all(1).tolist()
@@ -85,7 +97,12 @@ class SamplerImageGenerator(ImageGenerator, Generic[NetworkT]):
         return GeneratedBatch(to_uint8(self.decode(images.nan_to_num())), failures)
 
     def _guided_network(
-        self, conditions: Tensor, guidance: float, channels: str | None = None
+        self,
+        conditions: Tensor,
+        guidance: float,
+        channels: str | None = None,
+        interval: str | None = None,
+        has_equal_times: bool = True,
     ) -> Predictor:
         """Return the network with its conditions bound, under classifier-free guidance.
 
@@ -93,13 +110,16 @@ class SamplerImageGenerator(ImageGenerator, Generic[NetworkT]):
         channels ("3") or on all channels of the predicted noise. The other channels, such as the
         variance, are those of the conditional prediction.
         Source: facebookresearch/DiT:models.py:251-266, forward_with_cfg, which guides three of four
-        latent channels.
+        latent channels. Outside of the interval, the conditional network runs alone, unless the
+        times of the rows differ: the pass of a row must not depend on the others.
         """
         null_conditions = self.null_conditions(conditions)
         n_guided = 3 if channels == "3" else self.channels
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
-            if guidance == 1:
+            scales = guidance_scales(time, guidance, interval)  # (B,)
+            is_outside = interval is not None and has_equal_times and bool((scales == 1).all())
+            if guidance == 1 or is_outside:
                 return self.network(x.to(self.dtype), time, conditions).float()
 
             # One forward pass for both predictions.
@@ -112,10 +132,26 @@ class SamplerImageGenerator(ImageGenerator, Generic[NetworkT]):
 
             # Ho and Salimans 2022: unconditional + guidance * (conditional - unconditional).
             base_noise = unconditional[:, :n_guided]
-            noise = base_noise + guidance * (conditional[:, :n_guided] - base_noise)
+            scale = guidance if interval is None else scales.view(-1, 1, 1, 1)
+            noise = base_noise + scale * (conditional[:, :n_guided] - base_noise)
             return torch.cat((noise, conditional[:, n_guided:]), dim=1)
 
         return predict
+
+
+def guidance_scales(time: Tensor, guidance: float, interval: str | None) -> Tensor:
+    """Return the scale of guidance (B,) at times (B,) from 0 (image) to 1000 (noise).
+
+    Args:
+        interval: "LOW..HIGH", fractions of the time of noise; None is all times. The scale is 1
+            outside.
+    """
+    if interval is None:
+        return torch.full_like(time, guidance)
+    low, high = (float(bound) for bound in interval.split(".."))
+    fraction = time / MAX_TIME
+    is_guided = (fraction >= low - ROUNDING) & (fraction <= high + ROUNDING)
+    return torch.where(is_guided, guidance, 1.0)
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

@@ -5,15 +5,19 @@ Nothing here imports torch, so plans can read a sampler's contract cheaply.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from harope_bench.core import registry
 from harope_bench.core.errors import MissingMemberError, OptionError
+from harope_bench.core.record_base import Option
 from harope_bench.core.schema import Settings
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+# The fields of Settings that are options of some samplers.
+SAMPLER_OPTIONS = ("shift", "diffusion")
 
 # A network with its conditions bound: (x (B, ...), time (B,)) -> prediction (B, ...).
 Predictor = Callable[["Tensor", "Tensor"], "Tensor"]
@@ -45,6 +49,15 @@ class Sampler:
     # Names of the rules that choose a subset of the training steps; the default is first.
     spacings: tuple[str, ...] = ()
 
+    # Which of SAMPLER_OPTIONS the sampler has.
+    option_names: tuple[str, ...] = ()
+
+    # Whether the times of the network's calls depend on what it returns.
+    is_adaptive = False
+
+    # Standard deviation of the noise that a sample keeps with the ideal prediction of one image.
+    residual_noise = 0.0
+
     def training_example(
         self, clean_images: Tensor, noise: Tensor, uniform: Tensor
     ) -> TrainingExample:
@@ -61,6 +74,17 @@ class Sampler:
         """Return this sampler with its training steps spaced by one of the rules in `spacings`."""
         raise MissingMemberError(self, "with_spacing")
 
+    def with_options(self, options: Mapping[str, Option]) -> Sampler:
+        """Return this sampler with values for some of its `option_names`."""
+        raise MissingMemberError(self, "with_options")
+
+    def network_calls(self, steps: int) -> int:
+        """Return how often the network is called in `steps` steps: once in each by default.
+
+        It is the largest possible number for an adaptive sampler.
+        """
+        return steps
+
     def check_steps(self, steps: int) -> None:
         """Raise OptionError if the sampler does not support this number of steps.
 
@@ -70,8 +94,8 @@ class Sampler:
     def sample(
         self, network: Predictor, noise: Tensor, steps: int, generators: Sequence[Generator]
     ) -> Tensor:
-        """Return images (B, ...), sampled from unit noise (B, ...) in `steps` calls of the
-        network.
+        """Return images (B, ...), sampled from unit noise (B, ...) in `network_calls(steps)` calls
+        of the network.
         """
         raise MissingMemberError(self, "sample")
 
@@ -88,13 +112,23 @@ def load_sampler(name: str) -> Sampler:
 
 
 def load_settings_sampler(settings: Settings) -> Sampler:
-    """Return the sampler of these settings, with their spacing of the training steps.
+    """Return the sampler of these settings, with their spacing of the training steps and options.
 
     Raises:
-        OptionError: The sampler does not have that spacing.
+        OptionError: The sampler does not have that spacing or option.
     """
     assert settings.sampler is not None  # a plan that generates has one
     sampler = load_sampler(settings.sampler)
+    options = {
+        name: value for name in SAMPLER_OPTIONS if (value := getattr(settings, name)) is not None
+    }
+    for name in options:
+        if name not in sampler.option_names:
+            raise OptionError(
+                f"{name} does not apply to sampler {settings.sampler}; leave --{name} out"
+            )
+    if options:
+        sampler = sampler.with_options(options)
     if settings.spacing is None:
         return sampler
 

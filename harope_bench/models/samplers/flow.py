@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import Generator, Tensor
 
+from harope_bench.core.record_base import Option
 from harope_bench.models.samplers.base import Predictor, Sampler, TrainingExample
 from harope_bench.models.samplers.noise import expand_like
 
@@ -22,6 +24,7 @@ class Flow(Sampler):
     """
 
     prediction_type = "velocity"
+    option_names: tuple[str, ...] = ("shift",)
 
     def __init__(self, shift: float = 1.0):
         """Create a sampler whose times are shifted towards noise.
@@ -30,6 +33,10 @@ class Flow(Sampler):
             shift: The s of s t / (1 + (s - 1) t), Esser et al. 2024, equation 23; 1 is no shift.
         """
         self.shift = shift
+
+    def with_options(self, options: Mapping[str, Option]) -> Self:
+        """Return a sampler with this shift."""
+        return type(self)(shift=float(options["shift"]))
 
     def training_example(
         self, clean_images: Tensor, noise: Tensor, uniform: Tensor
@@ -43,21 +50,28 @@ class Flow(Sampler):
         noised_input = (1 - t) * clean_images + t * noise
         return TrainingExample(noised_input, time * TIME_SCALE, noise - clean_images)
 
+    def times(self, steps: int) -> list[float]:
+        """Return the steps + 1 times from 1 to 0, equal steps before the shift."""
+        even_times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+        times = self.shift * even_times / (1 + (self.shift - 1) * even_times)
+        return times.tolist()
+
     def sample(
         self, network: Predictor, noise: Tensor, steps: int, generators: Sequence[Generator]
     ) -> Tensor:
         """Integrate the velocity from time 1 to time 0 by Euler's method.
 
-        The steps are equal before the shift. No noise is added between them.
+        No noise is added between the steps.
         """
-        even_times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-        times = (self.shift * even_times / (1 + (self.shift - 1) * even_times)).tolist()
-
         x = noise
-        for time, next_time in pairwise(times):
-            velocity = network(x, torch.full((len(x),), time * TIME_SCALE, device=x.device))
-            x = x + (next_time - time) * velocity
+        for time, next_time in pairwise(self.times(steps)):
+            x = x + (next_time - time) * predict_velocity(network, x, time)
         return x
+
+
+def predict_velocity(network: Predictor, x: Tensor, time: float) -> Tensor:
+    """Return the velocity (B, ...) of x (B, ...) at a time from 0 (image) to 1 (noise)."""
+    return network(x, torch.full((len(x),), time * TIME_SCALE, device=x.device))
 
 
 PLUGIN = Flow()

@@ -82,4 +82,6 @@ def read_policy(path: Path | None) -> Policy:
     try:
         return Policy.model_validate(tables)
     except ValidationError as error:
-        raise OptionError(f"{path}: {validation_summary(error)}; see docs/gate.md") from error
+        raise OptionError(
+            f"{path}: {validation_summary(error)}; see docs/guides/gate.md"
+        ) from error

@@ -32,8 +32,8 @@ SEED = 0  # of the sign flips, so that equal data give equal p
 CHUNK = 1000  # sign vectors in memory at once
 # relative; differences below it are rounding of sums and count as ties
 RELATIVE_TOLERANCE = 1e-12
-# fraction of a prompt's variance, as if all prompts were at a bound; docs/prompts.md has the
-# simulation that chose it
+# fraction of a prompt's variance, as if all prompts were at a bound; docs/explanation/statistics.md
+# has the simulation that chose it
 PRIOR_VARIANCE = 0.1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from itertools import pairwise
 from string import Formatter
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from harope_bench.suites.official_layouts.image_keys import (
     check_prompt_keys,
 )
 
+PADDING = re.compile("0[1-9]d")  # format of a number in a name that is written
+MAX_NAME_BYTES = 240  # of one part of a path; file systems allow 255
 NUMBER = "[0-9]{1,9}"
 TEXT = "[^/]+"
 
@@ -47,6 +50,68 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
         if name is not None:
             pieces.append(f"(?P<{name}>{NUMBER if name in NUMBER_KEYS else TEXT})")
     return re.compile("".join(pieces))
+
+
+class NamePattern:
+    """A pattern by which images are named, such as '{id}_{copy:02d}.png'.
+
+    The names can be read back with the same pattern. Numbers have no leading zeros unless the
+    placeholder says so.
+
+    >>> NamePattern("{prompt_index:05d}/{copy}.png").name({"prompt_index": 12, "copy": 3})
+    '00012/3.png'
+    """
+
+    def __init__(self, pattern: str):
+        """Check a pattern; raise OptionError if it is invalid or names no .png file."""
+        if not pattern.isprintable():  # control characters, and bytes that are no UTF-8
+            raise OptionError(
+                f"--pattern {pattern!r} has a character that is not printable; remove it"
+            )
+        self.pattern = pattern
+        plain_pattern = re.sub(
+            r"\{(\w+):([^{}]*)\}", lambda match: f"{{{self._padded_name(match)}}}", pattern
+        )
+        compile_pattern(plain_pattern)
+        if not pattern.lower().endswith(".png"):
+            raise OptionError(f"--pattern {pattern!r} does not end in .png; images are PNG files")
+
+    def _padded_name(self, match: re.Match[str]) -> str:
+        """Return the name of a placeholder with a format; raise OptionError for a wrong one."""
+        name, padding = match.groups()
+        if name not in NUMBER_KEYS or not PADDING.fullmatch(padding):
+            raise OptionError(
+                f"--pattern {self.pattern!r}: {match[0]} is no placeholder; write {{{name}}}, or a"
+                " number with leading zeros as {index:06d}"
+            )
+        return name
+
+    def name(self, keys: Mapping[str, str | int]) -> str:
+        """Return the name of an image, a path relative to the folder.
+
+        Raises:
+            OptionError: A placeholder has no value, or its text cannot be part of a file name.
+        """
+        names = [name for _, name, _, _ in Formatter().parse(self.pattern) if name is not None]
+        for name in names:
+            if name not in keys:
+                raise OptionError(
+                    f"--pattern {self.pattern!r}: the suite has no {{{name}}}; write"
+                    " {prompt_index} and {copy}"
+                )
+            text = str(keys[name])
+            if not text.isprintable() or set(text) & set('/\\:*?"<>|') or not text.strip(". "):
+                raise OptionError(
+                    f"--pattern {self.pattern!r}: {name} {text[:60]!r} cannot be part of a file"
+                    " name; write {id} or {prompt_index}"
+                )
+        path = self.pattern.format(**keys)
+        if any(len(part.encode()) > MAX_NAME_BYTES for part in path.split("/")):
+            raise OptionError(
+                f"--pattern {self.pattern!r} gives the name {path[:60]!r}..., of more than"
+                f" {MAX_NAME_BYTES} bytes; write {{id}} or {{prompt_index}}"
+            )
+        return path
 
 
 def _parts(pattern: str) -> list[PatternPart]:

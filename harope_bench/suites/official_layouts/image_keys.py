@@ -103,14 +103,8 @@ class ImageKeys:
     @cached_property
     def _prompts_by_id(self) -> dict[str, int]:
         """Return the index of each prompt by its item id."""
-        items = {case.prompt_index: item_id(case) for case in self._cases}
+        items = {case.prompt_index: case.item_id for case in self._cases}
         return {item: prompt for prompt, item in items.items() if item is not None}
-
-
-def item_id(case: PromptCase) -> str | None:
-    """Return the benchmark's id of a prompt, the key `item` of its metadata, None without one."""
-    items = [str(metadata["item"]) for metadata in case.metadata.values() if "item" in metadata]
-    return items[0] if items else None
 
 
 def check_prompt_keys(names: set[str], description: str) -> None:

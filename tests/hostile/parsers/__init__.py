@@ -10,6 +10,7 @@ from __future__ import annotations
 from hostile.parsers import (
     answers,
     assets,
+    endpoints,
     files,
     images,
     layouts,
@@ -20,5 +21,17 @@ from hostile.parsers import (
     weights,
 )
 
-MODULES = (files, weights, images, results, records, answers, prompts, assets, names, layouts)
+MODULES = (
+    files,
+    weights,
+    images,
+    results,
+    records,
+    answers,
+    prompts,
+    assets,
+    names,
+    layouts,
+    endpoints,
+)
 PARSERS = [parser for module in MODULES for parser in module.TABLE.parsers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from hostile import documents as d
@@ -10,7 +11,7 @@ from hostile.parsers.homes import at_home
 from hostile.parsers.images import JUDGE
 from hostile.parsers.table import Table
 
-from harope_bench.assets import download, local_files
+from harope_bench.assets import download, hub, local_files
 from harope_bench.core import text_file, toml_file
 from harope_bench.suites import coco_fid
 
@@ -71,3 +72,25 @@ parser(
     lambda f: download._read_version(f / "x.part", "https://a.test/x"),
     "x.etag",
 )
+COMMIT = "0123456789" * 4
+HUB = f"models--owner--name/snapshots/{COMMIT}/model_index.json"
+
+
+def find_model(folder: Path) -> object:
+    at_home(folder / "home")
+    models = [hub.ModelId("owner/name", revision) for revision in (None, "main", COMMIT, "v1")]
+    with mock.patch.object(hub, "_cache_folder", return_value=folder):
+        return [hub.find_snapshot(model) for model in models]
+
+
+parser(
+    "hub's copy",
+    {
+        "home/hub/owner--name.json": d.file_of("receipt", {"repository": "owner/name", "commit": COMMIT}),
+        "models--owner--name/refs/main": COMMIT.encode(),
+        HUB: b"{}",
+    },
+    find_model,
+    "home/hub/owner--name.json",
+    "models--owner--name/refs/main",
+)  # fmt: skip

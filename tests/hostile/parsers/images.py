@@ -10,13 +10,14 @@ import numpy as np
 from hostile import documents as d
 from hostile.parsers.table import Table
 
-from harope_bench.core import checksums, registry
+from harope_bench.core import checksums, registry, storage, text_file
 from harope_bench.core.errors import SampleError
-from harope_bench.data import adm_npz, image_io
+from harope_bench.core.schema import Request
+from harope_bench.data import adm_npz, image_io, run_folder
 from harope_bench.data.folder_writer import write_folder
 from harope_bench.data.sample_set import open_samples
 from harope_bench.judges.runners import common
-from harope_bench.pipeline import moments_cache, predictions, reference_stats
+from harope_bench.pipeline import moments_cache, named_images, predictions, reference_stats
 from harope_bench.suites import real_images
 from harope_bench.suites.imagenet_val import ImageNetValSuite
 from harope_bench.suites.official_layouts import dpg
@@ -139,4 +140,40 @@ def write_again(folder: Path) -> object:
 
 parser(
     "a folder to go on with", lambda: {"out/0.png": d.png(), "out/note.txt": b"x\n"}, write_again
+)
+
+
+def run_to_name() -> dict[str, bytes]:
+    """A run of two images, of which one has its copy already."""
+    files = {f"images/{k:06d}.png": d.png(8 + k) for k in range(2)}
+    records = [
+        {"index": k, "file": name, "sha256": storage.sha256_bytes(data), "prompt": "a cat"}
+        for k, (name, data) in enumerate(files.items())
+    ]
+    return {**files, "samples.jsonl": d.as_lines(*records), "named/0/0.png": d.png()}
+
+
+parser(
+    "images to name",
+    run_to_name,
+    lambda f: named_images.copy_named_images(f, {0: "0/0.png", 1: "1/0.png"}),
+)
+
+
+def store_samples(folder: Path) -> object:
+    samples = open_samples(folder / "images")
+    run = run_folder.RunFolder(folder)
+    request = Request(index=0, prompt="a cat")
+    reason = text_file.read_text(folder / "reason.txt")
+    encoded = [
+        run_folder.encode_sample(request, samples.image(0)),
+        run_folder.encode_sample(request, None, reason or "no image"),
+    ]
+    return [sample.record.to_json() for sample in encoded], run.read_records()
+
+
+parser(
+    "samples to store",
+    lambda: {"images/0.png": d.png(), "reason.txt": b"RuntimeError: no memory"},
+    store_samples,
 )

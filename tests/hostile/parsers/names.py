@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from unittest import mock
 
 import click
 from hostile import documents as d
@@ -10,11 +12,12 @@ from hostile.parsers.homes import at_home, suite
 from hostile.parsers.table import Table
 
 from harope_bench.commands import figure, option_types
-from harope_bench.core import registry, text_file
+from harope_bench.core import json_file, registry, text_file, threaded_work
 from harope_bench.data.sample_set import open_samples
 from harope_bench.leaderboards.entries import parse_entries
+from harope_bench.pipeline import generate
 from harope_bench.suites.official_layouts import base, dpg, geneval, prompt_folder
-from harope_bench.suites.official_layouts.file_pattern import compile_pattern
+from harope_bench.suites.official_layouts.file_pattern import NamePattern, compile_pattern
 from harope_bench.suites.official_layouts.image_keys import ImageKeys
 
 TABLE = Table()
@@ -90,3 +93,41 @@ def list_numbers(folder: Path) -> object:
 
 
 parser("names of files", {"names.txt": b"00001\n2\nimg_10\n0_1"}, list_numbers)
+
+
+def name_by_pattern(folder: Path) -> object:
+    keys = {"index": 7, "prompt_index": 3, "copy": 1, "prompt": "a cat", "id": "00003"}
+    patterns = text_file.read_text(folder / "patterns.txt").split("\n")
+    return [NamePattern(pattern).name(keys) for pattern in patterns]
+
+
+NAME_PATTERNS = (
+    b"{prompt_index:05d}/{copy}.png\n{id}_{copy:02d}.png\n{prompt}.PNG\n{{x}}{index}.png"
+)
+parser("patterns to name by", {"patterns.txt": NAME_PATTERNS}, name_by_pattern)
+
+
+def read_thread_count(folder: Path) -> object:
+    words = text_file.read_text(folder / "words.txt").split("\n")
+    counts = []
+    for word in words:
+        # No variable of the environment holds a NUL.
+        variables = {threaded_work.THREADS_VARIABLE: word.replace("\0", "")}
+        with mock.patch.dict(os.environ, variables):
+            counts.append(threaded_work.thread_count())
+    return counts
+
+
+parser("number of threads", {"words.txt": b"4\n0\n256\n"}, read_thread_count)
+SETTINGS = {
+    "resolution": 64, "tile": 2, "sampler": "flow", "steps": 4, "guidance": 1.5, "seed": 3, "device": "cuda:1",
+    "dtype": "bfloat16", "labels": "uniform", "guidance_interval": "0.1..0.9", "shift": 3.0, "pipeline_options": {"x": 1},
+}  # fmt: skip
+
+
+def read_settings(folder: Path) -> object:
+    values = json_file.read_json(folder / "settings.json")
+    return generate.validate_settings(values).sampling_text
+
+
+parser("settings of a run", {"settings.json": d.json_bytes(SETTINGS)}, read_settings)

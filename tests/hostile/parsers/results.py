@@ -13,7 +13,7 @@ from harope_bench.core import checksums
 from harope_bench.data import result_store
 from harope_bench.data.run_folder import RunFolder
 from harope_bench.data.sample_set import open_samples
-from harope_bench.pipeline import rescore_prompts, verify_results
+from harope_bench.pipeline import gpu_rates, rescore_prompts, verify_results
 from harope_bench.reports import failures, gallery, runs
 from harope_bench.statistics import compare
 from harope_bench.statistics.gate import baseline as gate_baseline
@@ -189,3 +189,20 @@ parser(
     {"gate.toml": d.toml(d.POLICY)},
     lambda f: [policy.read_policy(f / "gate.toml").rule(m).margin_of(3.0) for m in ("fid", "is")],
 )
+RATES = {
+    "rates": {
+        "gpu": "H200",
+        "source": "measured",
+        "generation": [{"backbone": "dit", "resolution": 256, "steps": 50, "float32": 1.5}],
+        "judging": [{"evaluator": "fidelity", "seconds": 0.01}],
+    }
+}
+
+
+def read_rates(folder: Path) -> object:
+    rates = gpu_rates.load_rates(folder / "rates.json")
+    seconds = [rates.generation_seconds("dit", side, 50, "float32") for side in (28, 1024)]
+    return rates, seconds, rates.judging_seconds(("fidelity", "geneval"))
+
+
+parser("rates of a GPU", {"rates.json": d.json_bytes(RATES)}, read_rates)

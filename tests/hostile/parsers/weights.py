@@ -7,11 +7,18 @@ from typing import Any
 
 from hostile import documents as d
 from hostile.parsers.homes import at_home
-from hostile.parsers.table import Table
+from hostile.parsers.table import Files, Table
 
-from harope_bench.core import state_dicts, storage, text_file, weight_wrappers
+from harope_bench.core import json_file, state_dicts, storage, text_file, weight_wrappers
 from harope_bench.judges.mmdet import weights_file
-from harope_bench.models import load_checkpoint, lora_manifest, register_checkpoint
+from harope_bench.models import (
+    load_checkpoint,
+    lora_manifest,
+    pipeline_checks,
+    pipeline_manifest,
+    register_checkpoint,
+    register_pipeline,
+)
 from harope_bench.models.backbones import latents, lora_files, lora_names
 from harope_bench.pipeline import describe_plugins
 from harope_bench.training.loop import Trainer
@@ -161,4 +168,70 @@ parser(
     {"config.json": d.json_bytes(d.VAE), "diffusion_pytorch_model.safetensors": b""},
     lambda f: latents.check_vae(str(f), 4, "x"),
     "config.json",
+)
+
+
+def pipeline_run_as_it_is() -> Files:
+    """A pipeline's folder, and the manifest with which it was registered."""
+    files = {f"base/{name}": data for name, data in d.pipeline().items()}
+    manifest = {
+        "id": "base",
+        "revision": None,
+        "pipeline_class": "FluxPipeline",
+        "files": {
+            name: {"sha256": storage.sha256_bytes(data), "bytes": len(data)}
+            for name, data in d.pipeline().items()
+        },
+    }
+    return {**files, "manifest.json": d.file_of("pipeline", manifest)}
+
+
+def check_pipeline(folder: Path) -> object:
+    path, checkpoint = folder / "manifest.json", pipeline_checkpoint(folder / "base")
+    manifest = pipeline_manifest.read_pipeline_manifest(path)
+    names = sorted(pipeline_manifest.pipeline_files(folder / "base"))
+    pipeline_manifest.check_manifest(path, checkpoint)
+    folders = pipeline_manifest.check_pipeline_files(path, checkpoint, has_hashes=True)
+    return manifest, names, folders
+
+
+def pipeline_checkpoint(folder: Path) -> Any:
+    return d.fake_runs.checkpoint(
+        "x", "none", backbone="diffusers", sampler=None, config={"base": str(folder)}
+    )
+
+
+parser(
+    "pipeline that is run as it is",
+    pipeline_run_as_it_is,
+    check_pipeline,
+    "manifest.json",
+    "base/model_index.json",
+)
+parser(
+    "tokenizer of a pipeline",
+    lambda: {
+        "tokenizer_config.json": b'{"model_max_length": 77, "tokenizer_class": "T5Tokenizer"}'
+    },
+    lambda f: pipeline_checks._reject_own_code(f),
+)
+DRAWN = {"resolution": 512, "seed": 3, "dtype": "float16", "negative_prompt": "blur", "tf32": True}
+
+
+def read_defaults(folder: Path) -> object:
+    """Settings of trial images, from defaults that were checked as `register` checks them."""
+    drawing = json_file.read_json(folder / "drawing.json")
+    fields = register_checkpoint.Settings.model_fields
+    known = {name: value for name, value in drawing.items() if name in fields}
+    checked = register_checkpoint.validate_default_settings(known)
+    checkpoint = pipeline_checkpoint(folder).model_copy(update={"drawing": checked})
+    device, dtype = text_file.read_text(folder / "trial.txt").partition(" ")[::2]
+    trials = (register_pipeline.Trial(), register_pipeline.Trial(device, dtype))
+    return [register_pipeline.trial_settings(checkpoint, trial, 64) for trial in trials]
+
+
+parser(
+    "defaults of a pipeline",
+    {"drawing.json": d.json_bytes(DRAWN), "trial.txt": b"cuda:1 bfloat16"},
+    read_defaults,
 )
