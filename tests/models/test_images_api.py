@@ -291,13 +291,18 @@ def test_the_limit_may_pass_just_before_a_read_under_tls(
     context = ssl.create_default_context(cafile=str(certificate))
     address = parse_address(tls_server.url)
     plain_socket = socket.create_connection((address.host, address.port))
+    error_class = client_module.TransientFailureError
+
+    def read_late(open_socket: ssl.SSLSocket) -> None:
+        with client_module._time_limit(open_socket, 0.01):
+            time.sleep(0.3)
+            open_socket.read(1)
+
     with (
         context.wrap_socket(plain_socket, server_hostname=address.host) as open_socket,
-        pytest.raises(client_module.TransientFailureError, match=r"needs more than 0\.01 s"),
-        client_module._time_limit(open_socket, 0.01),
+        pytest.raises(error_class, match=r"needs more than 0\.01 s"),
     ):
-        time.sleep(0.3)
-        open_socket.read(1)
+        read_late(open_socket)
 
 
 def test_a_server_that_is_not_there_is_an_error() -> None:
