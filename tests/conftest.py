@@ -3,8 +3,31 @@
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
+import pytest
+from hypothesis import HealthCheck, settings
+from isolation import pytest_runtest_makereport
 from recipe_text import RECIPE
+
+from harope_bench.cli import main
+
+__all__ = ["pytest_runtest_makereport"]
+
+
+# Options and choices of a user are not those of the tests; files that the user names stay.
+COMMANDS = tuple(f"HAROPE_BENCH_{name.upper().replace('-', '_')}_" for name in main.commands)
+CHOICES = {"HAROPE_BENCH_COMPILE", "HAROPE_BENCH_DEBUG", "HAROPE_BENCH_THREADS"}
+for variable in [*os.environ]:
+    if variable in CHOICES or variable.startswith(COMMANDS):
+        del os.environ[variable]
+# Tests are collected with an empty home too: plug-ins of the user would be cases of tests.
+COLLECTION_HOME = tempfile.TemporaryDirectory(prefix="harope-bench-")
+os.environ["HAROPE_BENCH_HOME"] = COLLECTION_HOME.name
 
 # Before torch is imported, here and in every process a test starts: sums split over threads differ
 # in the last bit.
@@ -13,17 +36,6 @@ os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
 # `--device auto` would take a GPU, whose last bits differ too.
 os.environ["HAROPE_BENCH_DEVICE"] = "cpu"
 os.environ["MKL_NUM_THREADS"] = os.environ.get("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
-
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
-
-import pytest
-from hypothesis import HealthCheck, settings
-from isolation import pytest_runtest_makereport
-
-__all__ = ["pytest_runtest_makereport"]
 
 # A busy machine is no failure.
 settings.register_profile(

@@ -140,6 +140,7 @@ def test_documents_name_extras_that_exist() -> None:
 
 @pytest.mark.skipif(not (ROOT / ".ci/run").exists(), reason="needs the repository")
 def test_ci_tries_the_packages() -> None:
-    assert ".ci/packages" in read(".ci/run").splitlines()
+    commands = [line.split("#")[0].split() for line in read(".ci/run").splitlines()]
+    assert any(".ci/packages" in words for words in commands)
     assert (ROOT / ".ci/packages").stat().st_mode & 0o100
     assert "limit=250" in read(".ci/packages")

@@ -384,8 +384,9 @@ def generation_options(command: CommandFunction) -> CommandFunction:
             type=RegisteredName("samplers"),
             metavar="NAME",
             help=(
-                "Sampler: ddpm, ddim or flow (Euler steps of rectified flow); it must fit the"
-                " training. Default: from the checkpoint (flow for digits-harope)."
+                "Sampler, see `list samplers`: ddpm, ddim, or flow and flow-... for rectified flow"
+                " (flow takes Euler steps). It must fit the training. Default: from the"
+                " checkpoint (flow for digits-harope)."
             ),
         ),
         cloup.option(

@@ -108,8 +108,8 @@ if TYPE_CHECKING:
     type=RegisteredName("samplers"),
     metavar="NAME",
     help=(
-        "Sampler that fits the training: ddpm, ddim or flow (rectified flow). Required if neither"
-        " the weights file nor a base model states it."
+        "Sampler that fits the training, see `list samplers`: ddpm, ddim, or flow and flow-... for"
+        " rectified flow. Required if neither the weights file nor a base model states it."
     ),
 )
 @cloup.option(

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 NOT_CHECKED = "repeatability not checked"  # in the source of a checkpoint without trial images
 ENCODING = "none"  # encoding of a checkpoint that is run as it is
-# Sides of the trial images in pixels: the second one where a pipeline rejects the first.
-TRIAL_SIDES = (64, 512)
+# Sides of the trial images in pixels: the next one where a pipeline rejects the one before, as
+# HunyuanDiT, which generates the nearest of its own sizes, does with all below 1,024.
+TRIAL_SIDES = (64, 512, 1024)
 TRIAL_STEPS = 2
 TRIAL_PROMPTS = ("a photo of a cat", "a photo of a dog")
 # Fields of a checkpoint that do not apply to a pipeline that is run as it is, and why.

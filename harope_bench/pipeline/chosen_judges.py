@@ -5,7 +5,7 @@ An evaluator of a plug-in is named by no suite. It scores any suite once its jud
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from harope_bench.core import registry
@@ -104,10 +104,14 @@ def check_metadata(
                 return
             known_keys.update(case.metadata)
         raise OptionError(
-            f"evaluator {evaluator_name} reads metadata {key!r} of prompts, those of suite"
-            f" {suite_name} have {', '.join(sorted(known_keys)) or 'none'}",
+            f"evaluator {evaluator_name} reads metadata {key!r} of prompts; the prompts of suite"
+            f" {suite_name} have {_metadata_text(known_keys)}",
             advice="choose another evaluator or suite",
         )
+
+
+def _metadata_text(keys: Collection[str]) -> str:
+    return f"the metadata {', '.join(map(repr, sorted(keys)))}" if keys else "no metadata"
 
 
 def chosen_feature_extractor(judge: str | None, has_annotation_evaluators: bool) -> str | None:

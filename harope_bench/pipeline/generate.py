@@ -102,7 +102,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue
     explicit, preset = _drop_unusable_tf32(explicit, preset)
     explicit = drop_neutral_settings(checkpoint, {**preset, **explicit})
     defaults = {
-        "resolution": plugin.resolution,
+        "resolution": default_resolution(checkpoint, plugin),
         "sampler": checkpoint.sampler,
         "steps": checkpoint.steps,
         "guidance": checkpoint.guidance,
@@ -130,6 +130,13 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue
         settings=settings,
         preset=preset_name,
     )
+
+
+def default_resolution(checkpoint: Checkpoint, suite: Suite) -> int:
+    """Return the side in pixels of a checkpoint's images for a suite, if the user names none."""
+    if suite.has_exact_resolution or checkpoint.suite is None:
+        return suite.resolution
+    return load_suite(checkpoint.suite).resolution
 
 
 def _explicit_settings(

@@ -121,11 +121,12 @@ def open_reference(
     if path is not None:
         return _open_reference_file(path, judge, extraction, shape)
 
-    reference = require_suite_reference(suite, judge)
+    side = shape[0] if shape is not None else suite.resolution
+    reference = require_suite_reference(suite, judge, side)
     if reference.judge_sha256 != extraction.judge_weights_sha256(judge):
         raise OptionError(
             f"reference {reference.name} was made with other weights of {judge}",
-            advice=making_advice(judge, suite.resolution),
+            advice=making_advice(judge, side),
         )
     arrays = load_arrays(reference.path, SMALL_MEMBERS)
     # Judges share weights, so their hash alone does not identify the judge of the statistics.

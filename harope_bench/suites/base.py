@@ -41,6 +41,8 @@ class Suite(SuiteContract):
     judges: by evaluator or `evaluator/profile`, the feature extractor or the annotators by role.
     evaluators: the evaluators that apply to the suite.
     has_exact_count: whether `count` is part of the protocol.
+    has_exact_resolution: whether `resolution` is. If not, it is for checkpoints that name no suite
+        of their own; others take the resolution of that suite.
     profiles: by evaluator, the profile where it is not the evaluator's default.
     presets: settings by name.
     """
@@ -51,6 +53,7 @@ class Suite(SuiteContract):
     judges: Mapping[str, str | Mapping[str, str]]
     evaluators: tuple[str, ...]
     has_exact_count: bool = False
+    has_exact_resolution: bool = True
     profiles: Mapping[str, str] = {}
     presets: Mapping[str, Mapping[str, Option]] = {}
 

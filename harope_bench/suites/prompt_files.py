@@ -66,6 +66,7 @@ class PromptFileSuite(PromptSuite):
     requested_conditioning = Conditioning("prompts")
     version = 1
     resolution = 1024
+    has_exact_resolution = False
     judges = {}
     evaluators = ()
 

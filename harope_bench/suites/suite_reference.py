@@ -44,8 +44,11 @@ def find_suite_reference(suite: Suite, judge: str) -> ReferenceFile | None:
     return reference
 
 
-def require_suite_reference(suite: Suite, judge: str) -> ReferenceFile:
+def require_suite_reference(suite: Suite, judge: str, side: int | None = None) -> ReferenceFile:
     """Return the reference that a suite names for a judge.
+
+    Args:
+        side: Side of the samples in pixels, for the command in the message; None: the suite's.
 
     Raises:
         OptionError: It names none; the message has the command that makes one.
@@ -55,7 +58,7 @@ def require_suite_reference(suite: Suite, judge: str) -> ReferenceFile:
     if reference is None:
         raise OptionError(
             f"the suite has no reference for {judge} ({suite.title})",
-            advice=making_advice(judge, suite.resolution),
+            advice=making_advice(judge, side or suite.resolution),
         )
     return reference
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -69,7 +70,7 @@ class ImageServer:
     `requests` are the fields of all requests, `headers` their headers, `paths` their paths.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.behaviours: list[Behaviour] = []
         self.default: Behaviour = ok
         self.requests: list[dict[str, Any]] = []
@@ -86,14 +87,17 @@ class ImageServer:
                 server.paths.append(self.path)
                 behaviour = server.behaviours.pop(0) if server.behaviours else server.default
                 # A client that gives up is what some tests want.
-                with suppress(BrokenPipeError, ConnectionResetError):
+                with suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
                     behaviour(self, fields)
 
             def log_message(self, *_: Any) -> None:
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        if tls is not None:
+            self.http.socket = tls.wrap_socket(self.http.socket, server_side=True)
+        scheme = "http" if tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
@@ -103,9 +107,9 @@ class ImageServer:
 
 
 @contextmanager
-def running_server() -> Iterator[ImageServer]:
-    """Yield a server, which is closed afterwards."""
-    server = ImageServer()
+def running_server(tls: ssl.SSLContext | None = None) -> Iterator[ImageServer]:
+    """Yield a server, which is closed afterwards; with `tls` its address starts with https."""
+    server = ImageServer(tls)
     try:
         yield server
     finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -237,6 +238,71 @@ def test_a_server_that_drips_is_left(
     with pytest.raises(EndpointError, match=r"needs more than 0\.2 seconds"):
         request_image(replace(client[0], limits=limits), REQUEST)
     assert time.monotonic() - start < 10
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a self-signed certificate of 127.0.0.1 and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes the certificate, is not installed")
+    path = tmp_path_factory.mktemp("certificate") / "both.pem"
+    subject = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")
+    key = ("-newkey", "rsa:2048", "-nodes", "-days", "2")
+    files = ("-keyout", str(path), "-out", str(path.with_name("cert.pem")))
+    subprocess.run(
+        ["openssl", "req", "-x509", *key, *subject, *files], check=True, capture_output=True
+    )
+    path.write_bytes(path.read_bytes() + path.with_name("cert.pem").read_bytes())
+    return path
+
+
+@pytest.fixture
+def tls_server(certificate: Path) -> Iterator[ImageServer]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with image_server.running_server(context) as running:
+        yield running
+
+
+def test_an_unknown_certificate_is_an_error(tls_server: ImageServer) -> None:
+    client = EndpointClient(parse_address(tls_server.url))
+    with pytest.raises(EndpointError, match="has no valid certificate"):
+        request_image(client, REQUEST)
+    assert tls_server.requests == []
+
+
+def test_the_limit_of_a_request_holds_under_tls(
+    tls_server: ImageServer, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket is shut down under a thread that reads from it, which is no error of its own."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    limits = EndpointLimits(tries=1, connect_seconds=5, read_seconds=5, total_seconds=0.5)
+    client = EndpointClient(parse_address(tls_server.url), None, limits)
+    assert np.array_equal(request_image(client, REQUEST).pixels, pixels_of("a red square", 5, SIDE))
+    for behaviour in (image_server.drip(30), image_server.stay_silent(1.5)):
+        tls_server.default = behaviour
+        with pytest.raises(EndpointError, match=r"needs more than 0\.5 seconds"):
+            request_image(client, REQUEST)
+
+
+def test_the_limit_may_pass_just_before_a_read_under_tls(
+    tls_server: ImageServer, certificate: Path
+) -> None:
+    context = ssl.create_default_context(cafile=str(certificate))
+    address = parse_address(tls_server.url)
+    plain_socket = socket.create_connection((address.host, address.port))
+    error_class = client_module.TransientFailureError
+
+    def read_late(open_socket: ssl.SSLSocket) -> None:
+        with client_module._time_limit(open_socket, 0.01):
+            time.sleep(0.3)
+            open_socket.read(1)
+
+    with (
+        context.wrap_socket(plain_socket, server_hostname=address.host) as open_socket,
+        pytest.raises(error_class, match=r"needs more than 0\.01 s"),
+    ):
+        read_late(open_socket)
 
 
 def test_a_server_that_is_not_there_is_an_error() -> None:

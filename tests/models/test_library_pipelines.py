@@ -5,6 +5,7 @@ registered and generate; no other sample, order, batch or interruption changes a
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from click.testing import CliRunner
 tiny.needs_t2i()
 
 import torch  # noqa: E402
+from diffusers import pipelines  # noqa: E402
 
 from harope_bench.cli import main  # noqa: E402
 from harope_bench.core.errors import (  # noqa: E402
@@ -286,6 +288,28 @@ class Forgetful:
         output = self.make(*inputs, **options)
         output.images[0] = np.clip(output.images[0] + 0.02 * self.calls, 0, 1)
         return output
+
+
+def test_a_pipeline_of_large_sizes_alone_has_large_trial_images(
+    library_pipeline: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As HunyuanDiT, which returns 1,024 pixels where fewer are asked for."""
+    from diffusers import AuraFlowPipeline
+
+    sides: list[int] = []
+    signature = inspect.signature(AuraFlowPipeline.__call__)
+
+    def generate_large(pipeline: Any, *_: Any, **options: Any) -> Any:
+        sides.append(options["height"])
+        side = max(1024, options["height"])
+        pixels = np.zeros((1, side, side, 3), np.float32)
+        return pipelines.ImagePipelineOutput(images=pixels)
+
+    generate_large.__signature__ = signature  # type: ignore[attr-defined]
+    monkeypatch.setattr(AuraFlowPipeline, "__call__", generate_large)
+    register_small("large", library_pipeline("aura-flow"), Trial())
+    assert sides == [64, 512, 1024, 1024, 1024, 1024]
+    assert load_checkpoint_record("large").is_repeatable
 
 
 def test_trial_images_show_whether_a_pipeline_repeats_itself(

@@ -192,8 +192,8 @@ def test_both_kinds_take_their_part_of_the_judges(shapes_folder: Path, tmp_path:
         ),
         (
             ("--with", "my-nobody", "--judge", EYES),
-            "evaluator my-nobody reads metadata 'nobody' of prompts, those of suite shapes have"
-            " compbench, dpg, geneval; choose another",
+            "evaluator my-nobody reads metadata 'nobody' of prompts; the prompts of suite shapes"
+            " have the metadata 'compbench', 'dpg', 'geneval'; choose another",
         ),
         (("--with", "my-rule", "--judge", "my-eye"), "judge my-eye extracts no features"),
         (("--with", "my-rule", "--judge", "a,b"), "names feature extractors a and b"),

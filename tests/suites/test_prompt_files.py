@@ -13,8 +13,10 @@ from harope_bench import cli, generate
 from harope_bench.core.errors import BenchError, OptionError, StorageError
 from harope_bench.core.schema import Request
 from harope_bench.data.run_folder import RunFolder
+from harope_bench.models.load_checkpoint import load_checkpoint_record
+from harope_bench.pipeline.generate import default_resolution, make_plan
 from harope_bench.pipeline.named_images import image_names
-from harope_bench.suites.base import load_prompt_suite
+from harope_bench.suites.base import load_prompt_suite, load_suite
 from harope_bench.suites.official_layouts.file_pattern import NamePattern, compile_pattern
 from harope_bench.suites.prompt_files import load_prompt_file, resolve_suite_name
 from harope_bench.suites.prompt_rows import MAX_PROMPT_LENGTH, read_prompt_rows
@@ -314,6 +316,17 @@ def test_images_have_the_names_of_the_pattern(generate_shapes: Any, tmp_path: Pa
     result = generate_shapes(path, "--pattern", "{id}_{copy}.png")
     assert result.exit_code == 1
     assert "holds another image" in result.output
+
+
+def test_images_have_the_side_of_the_checkpoints_own_suite(tmp_path: Path) -> None:
+    """1,024 pixels would be beyond the memory of a network of 32 pixels."""
+    path = tmp_path / "my.csv"
+    path.write_text("prompt\na red square\n")
+    suite = resolve_suite_name(f"prompts:{path}")
+    assert make_plan("shapes-harope", suite, {}).settings.resolution == 32
+    assert make_plan("shapes-harope", suite, {"resolution": 64}).settings.resolution == 64
+    checkpoint = load_checkpoint_record("shapes-harope").model_copy(update={"suite": None})
+    assert default_resolution(checkpoint, load_suite(suite)) == 1024
 
 
 def test_a_changed_file_is_another_plan(generate_shapes: Any, tmp_path: Path) -> None:

@@ -314,8 +314,9 @@ def _time_limit(open_socket: socket.socket, seconds: float) -> Iterator[None]:
 
     def shut_down() -> None:
         is_over.set()
+        # SSLSocket.shutdown would also take the cipher away from the thread that reads.
         with suppress(OSError):
-            open_socket.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(open_socket, socket.SHUT_RDWR)
 
     timer = threading.Timer(seconds, shut_down)
     timer.daemon = True
