@@ -343,8 +343,8 @@ estimate_options: list[OptionDecorator] = [
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
         metavar="FILE",
         help=(
-            "Rates measured by benchmarks/gpu_check.py (JSON). Default: rates of an H100 that are"
-            " inferred, not measured."
+            "Rates measured by benchmarks/gpu_check.py of the repository (JSON). Default: rates of"
+            " an H100 that are inferred, not measured."
         ),
     ),
 ]

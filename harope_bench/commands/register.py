@@ -91,7 +91,8 @@ if TYPE_CHECKING:
         " vae_tiling, fold, pos_scaling, guidance_channels, mu_policy, spacing, guidance_interval,"
         " shift, diffusion, dtype (as the options of `generate`), and tile, the batch size of the"
         " network. For a diffusers pipeline also the options of its call, such as negative_prompt,"
-        " true_cfg_scale or max_sequence_length, and enable_model_cpu_offload."
+        " true_cfg_scale or max_sequence_length, and enable_model_cpu_offload. For an endpoint also"
+        " resolution."
     ),
 )
 @cloup.option(

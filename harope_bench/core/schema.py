@@ -543,11 +543,14 @@ def make_warnings(code: WarningCode, texts: Iterable[str]) -> tuple[ResultWarnin
     return tuple(ResultWarning(code=code, text=text) for text in texts)
 
 
+MAX_DECIMALS = 12  # of a printed difference between rules
+
+
 class RuleDifference(Record):
     """The two values of a metric whose official and corrected rules disagree.
 
     A value is None if no image counts under that set of rules. `decimals` is the number of
-    decimals that are printed.
+    decimals that are printed, unless the difference needs more.
     """
 
     metric: Name
@@ -558,12 +561,16 @@ class RuleDifference(Record):
     @property
     def text(self) -> str:
         """Return both values in words, the official one first."""
-        official_text = f"{self._format_value(self.official)} official"
-        corrected_text = f"{self._format_value(self.corrected)} corrected"
-        return f"{self.metric} is {official_text}, {corrected_text}"
+        for decimals in range(self.decimals, max(self.decimals, MAX_DECIMALS) + 1):
+            official_text = _format_value(self.official, decimals)
+            corrected_text = _format_value(self.corrected, decimals)
+            if official_text != corrected_text:
+                break
+        return f"{self.metric} is {official_text} official, {corrected_text} corrected"
 
-    def _format_value(self, value: float | None) -> str:
-        return "none" if value is None else f"{value:.{self.decimals}f}"
+
+def _format_value(value: float | None, decimals: int) -> str:
+    return "none" if value is None else f"{value:.{decimals}f}"
 
 
 class Result(FileRecord):

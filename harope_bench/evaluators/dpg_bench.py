@@ -149,8 +149,8 @@ class DpgBenchEvaluator(PromptEvaluator):
         ]
         if rules == "official":
             notes.append(
-                "categories: of the last image of each item alone and before dependencies, as the"
-                " script counts them in one process"
+                "categories: each is scored on the last image of its prompts only and without"
+                " dependencies between questions, as the official script does in one process"
             )
         return (*notes, *self._agreement_note(annotated_images))
 

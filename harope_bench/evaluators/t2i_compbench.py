@@ -413,7 +413,7 @@ def _rules_note(rules: Rules) -> str:
         if quirk.location == "rule" and (rules == "official" or name not in CORRECTIONS)
     ]
     corrections = f"; corrected are {', '.join(CORRECTIONS)}" if rules == "corrected" else ""
-    return f"rules: {rules} keep {', '.join(kept_quirks)}{corrections}"
+    return f"rules: the {rules} rules keep {', '.join(kept_quirks)}{corrections}"
 
 
 def _sample_score(

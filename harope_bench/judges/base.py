@@ -148,6 +148,11 @@ class Judge(Generic[Loaded_co]):
         """
         raise MissingMemberError(self, "judge_class")
 
+    @property
+    def published_class(self) -> JudgeClass:
+        """Return the judge class with the published weights, which may be missing here."""
+        return self.judge_class
+
     def weights_sha256(self) -> str:
         """Return the recorded hash of its weights without loading them.
 

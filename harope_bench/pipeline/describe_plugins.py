@@ -23,12 +23,13 @@ from harope_bench.leaderboards.table_spec import load_table
 from harope_bench.models.load_checkpoint import find_weights_path, load_checkpoint_record
 from harope_bench.pipeline.requirements import (
     UnmetRequirement,
+    captions_requirement,
     checkpoint_requirement,
     judge_requirements,
     package_requirements,
     prompts_requirement,
 )
-from harope_bench.suites.base import PromptSuite, load_suite
+from harope_bench.suites.base import CaptionSuite, PromptSuite, load_suite
 from harope_bench.training.recipe import read_recipe
 
 Fact = str | int | bool | list[str] | None
@@ -100,7 +101,8 @@ def _fact_text(name: str, value: Fact) -> str:
     if name == "parameters" and isinstance(value, int):
         return f"{value / 1e6:.3g} M parameters"
     if name == "bytes" and isinstance(value, int):
-        return f"{value / 1e6:.3g} MB"
+        megabytes = value / 1e6
+        return f"{megabytes:,.0f} MB" if megabytes >= 1000 else f"{megabytes:.3g} MB"
     if name == "sha256" and isinstance(value, str):
         return f"sha256 {value[:HASH_LENGTH]}"
     if isinstance(value, bool):
@@ -185,7 +187,11 @@ def _texts(attributes: Attributes, name: str) -> list[str]:
 
 def _describe_suite(name: str) -> Description:
     suite = load_suite(name)
-    requirement = prompts_requirement(name) if isinstance(suite, PromptSuite) else None
+    requirement = None
+    if isinstance(suite, PromptSuite):
+        requirement = prompts_requirement(name)
+    elif isinstance(suite, CaptionSuite):
+        requirement = captions_requirement(name)
     facts: dict[str, Fact] = {"title": suite.title, "resolution": suite.resolution}
     if requirement is None:
         facts["count"] = suite.count
@@ -196,13 +202,14 @@ def _describe_suite(name: str) -> Description:
 def _describe_judge(name: str) -> Description:
     """Return the facts of a judge, and the first requirement of it that is not met.
 
-    The fact "class" is its judge class: official, equivalent, substitute or micro.
+    The fact "class" is its judge class: official, equivalent, substitute or micro. For missing
+    weights it is that of the published ones.
     """
     judge = load_judge(name)
     is_annotator = isinstance(judge, Annotator)
     facts: dict[str, Fact] = {
         "type": "annotator" if is_annotator else "feature extractor",
-        "class": "runs a model that you provide" if judge.needs_model else judge.judge_class,
+        "class": "runs a model that you provide" if judge.needs_model else judge.published_class,
         "roles" if is_annotator else "arrays": list(judge.roles if is_annotator else judge.arrays),
         "version": judge.version,
     }
@@ -211,6 +218,7 @@ def _describe_judge(name: str) -> Description:
         return facts, None
     requirement = next(iter(judge_requirements(JudgeChoice(name))), None)
     if requirement is None:
+        facts["class"] = judge.judge_class
         facts["sha256"] = judge.weights_sha256()
     return facts, requirement
 
@@ -257,8 +265,7 @@ def _describe_asset(name: str) -> Description:
         for file in asset.files:
             local_files.require_local_file(name, file.name)
     except MissingAssetError as error:
-        requirement = UnmetRequirement("asset", name, error.detail, error.advice)
-        return facts, requirement
+        return facts, UnmetRequirement("asset", name, "not on this machine", error.advice)
     return facts, None
 
 

@@ -63,8 +63,8 @@ class ImageCost:
 class StudyDesign:
     """Power of a design with this number of training seeds of each method.
 
-    smallest_difference: detectable with the given images; spread over seeds known.
-    smallest_difference_estimated: the same with the spread estimated from these seeds.
+    smallest_difference: detectable with the given images; standard deviation over seeds known.
+    smallest_difference_estimated: the same with the standard deviation estimated from these seeds.
     images: number of images of a run that detects the requested difference; None if more images
         do not help.
     """
@@ -81,7 +81,7 @@ class Budget:
 
     images: number of images of a run, from which disk and time are computed.
     images_pair: number of images of each of two checkpoints, to detect their difference.
-    seeds_per_method: training seeds; None where their spread is unknown.
+    seeds_per_method: training seeds; None where their standard deviation is unknown.
     """
 
     metric: Metric
@@ -250,8 +250,8 @@ def _measured_noise(plan: Plan, metric: Metric, results: Sequence[StoredResult])
     paired_noise = _paired_noise(metric, base_result, results)
     if paired_noise is not None:
         sources.append(
-            f"pairs: measured, {paired_noise / math.sqrt(image_count):.3g} at {image_count:,}"
-            " images, median over pairs of checkpoints"
+            f"pairs: standard error {paired_noise / math.sqrt(image_count):.3g} measured at"
+            f" {image_count:,} images, median over pairs of checkpoints"
         )
     noise = NoiseLevels(training_noise, sampling_noise, paired_noise)
     return MetricNoise(value, noise, (training_source, *sources))
@@ -339,9 +339,9 @@ def budget_lines(budget: Budget) -> list[str]:
     pairing = "unpaired" if metric_noise.noise.paired_deviation is None else "paired"
     header = (
         "training seeds a method",
-        "smallest, spread known",
-        "smallest, spread from these seeds",
-        "images a run for the difference, spread known",
+        "smallest, SD known",
+        "smallest, SD from these seeds",
+        "images a run for the difference, SD known",
         "cost",
     )
     decimals = budget.metric.decimals + 1
@@ -363,7 +363,10 @@ def budget_lines(budget: Budget) -> list[str]:
 def _seeds_text(budget: Budget) -> str:
     seeds = budget.seeds_per_method
     if seeds is None:
-        return "the number of training seeds is unknown, because the training spread is unknown"
+        return (
+            "the number of training seeds is unknown, because the standard deviation between"
+            " trainings is unknown"
+        )
     return f"{seeds:,} training seeds of each; {_cost_text(budget, 2 * seeds, budget.images)}"
 
 

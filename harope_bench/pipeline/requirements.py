@@ -205,6 +205,13 @@ def backbone_packages(plan: Plan) -> list[UnmetRequirement]:
     return package_requirements(packages)
 
 
+def captions_requirement(name: str) -> UnmetRequirement | None:
+    """Return the captions of a suite if they are missing or altered."""
+    return _requirement(
+        "prompts", name, lambda: load_suite(name).requests([0]), f"harope-bench fetch {name}"
+    )
+
+
 def requests_requirement(plan: Plan) -> UnmetRequirement | None:
     """Return what the suite needs to make its first request; None where nothing is missing.
 

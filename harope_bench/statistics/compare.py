@@ -497,7 +497,7 @@ def _method_text(comparison: MetricComparison) -> str:
         )
     if difference.wins is not None:
         parts.append(
-            f"{difference.wins:,} won, {difference.losses:,} lost, {difference.ties:,} alike"
+            f"{difference.wins:,} better, {difference.losses:,} worse, {difference.ties:,} equal"
         )
     return "; ".join(parts)
 

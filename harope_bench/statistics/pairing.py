@@ -49,7 +49,7 @@ EVIDENCE = {
     ),
     "L2": "L2: this method against that method, several training seeds on each side.",
 }
-UNMOVED_TEXT = "no sample moved it, the interval grants one sample each way"
+UNMOVED_TEXT = "no sample changed it, so the interval counts one sample in each direction"
 BY_SAMPLE = "paired by sample"
 BY_PROMPT = "paired by prompt"
 BY_IMAGE = "paired by image"
@@ -353,7 +353,7 @@ def _unknown_error_note(difference: Difference) -> str:
     """Return what to add to the reason of a difference without a known error."""
     if difference.delta is None or difference.se is not None:
         return ""
-    return "; all samples moved alike or not at all, so the error is not known"
+    return "; all samples changed equally or not at all, so the standard error is not known"
 
 
 def _unmoved_interval(
@@ -450,7 +450,7 @@ def _clustered_difference(
     interval = None
     if ratio.se is not None:
         interval = significance.student_interval(delta, ratio.se, ratio.df)
-    flips = "every one" if ratio.is_exact else f"{PERMUTATIONS:,} random"
+    flips = "exact" if ratio.is_exact else f"{PERMUTATIONS:,} random flips"
     difference = Difference(
         delta,
         interval.se if interval else None,
@@ -460,7 +460,7 @@ def _clustered_difference(
         is_paired=True,
         verdict=significance.verdict(direction, delta, ratio.p),
         reason=_prompt_pairing_text(ratio, pairs),
-        test=f"sign flips of prompts, {flips}",
+        test=f"sign-flip test over prompts ({flips})",
         df=ratio.df,
         n_prompts=ratio.n_prompts,
     )
@@ -487,16 +487,18 @@ def _prompt_pairing_text(ratio: PairedRatio, pairs: PromptPairs) -> str:
     else:
         text = f"{BY_SAMPLE}, clustered by prompt"
     if ratio.se is None:
-        return f"{text}; all prompts moved alike or not at all, so the error is not known"
+        return (
+            f"{text}; all prompts changed equally or not at all, so the standard error is not known"
+        )
     if ratio.n_unmoved_tasks == ratio.n_tasks:
         return (
-            f"{text}; all prompts moved alike or not at all, the interval grants one prompt each"
-            " way"
+            f"{text}; all prompts changed equally or not at all, so the interval"
+            " counts one prompt in each direction"
         )
     if ratio.n_unmoved_tasks:
         return (
-            f"{text}; {ratio.n_unmoved_tasks} of {ratio.n_tasks} tasks did not move, the interval"
-            " grants one prompt each way of theirs"
+            f"{text}; {ratio.n_unmoved_tasks} of {ratio.n_tasks} tasks did not change, so the"
+            " interval counts one prompt in each direction for them"
         )
     return text
 

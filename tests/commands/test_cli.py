@@ -146,6 +146,15 @@ def test_list_names_what_is_registered() -> None:
     document = json.loads(run("list", "evaluators", "-v", "--json").stdout)["evaluators"]
     assert {fields["name"] for fields in document} >= {"cost", "fidelity"}
     assert all(fields["parity"] for fields in document)
+    suites = {
+        f["name"]: f for f in json.loads(run("list", "suites", "-v", "--json").stdout)["suites"]
+    }
+    assert suites["shapes"]["status"] == "ready"
+    assert suites["coco-fid"]["status"] == "missing"  # its captions are fetched
+    judges = {
+        f["name"]: f for f in json.loads(run("list", "judges", "-v", "--json").stdout)["judges"]
+    }
+    assert judges["inception-2015"]["class"] == "equivalent"  # with the weights that are missing
 
 
 def test_generate_eval_verify_convert_from_the_command_line(tiny_run: Path, tmp_path: Path) -> None:

@@ -169,6 +169,10 @@ def test_a_warning_has_one_of_the_known_codes(code: str) -> None:
             RuleDifference(metric="dpg", official=1e-9, corrected=None, decimals=2),
             "dpg is 0.00 official, none corrected",
         ),
+        (
+            RuleDifference(metric="color", official=0.779531, corrected=0.779533, decimals=5),
+            "color is 0.779531 official, 0.779533 corrected",
+        ),
     ],
 )
 def test_a_difference_between_rules_keeps_its_values_and_prints_its_digits(

@@ -255,7 +255,7 @@ def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
     assert f"complex: {0.3 * (1 / 2 + 1 / 3) / 4:.3f} of it is CLIP's cosine alone" in notes(
         sights("complex")
     )
-    assert "rules: official keep four-decimals" in notes(sights("color"))
+    assert "rules: the official rules keep four-decimals" in notes(sights("color"))
     assert "corrected are four-decimals" in notes(sights("color"), "corrected")
 
 

@@ -78,7 +78,9 @@ def test_a_share_needs_its_value_alone_and_says_what_it_lacks(plan: Plan) -> Non
         estimate_budget_result.images_pair == pytest.approx(2 * 0.21 * (2.8016 / 0.05) ** 2, abs=2)
         and estimate_budget_result.seeds_per_method is None
     )
-    assert "the training spread is unknown" in "\n".join(budget_lines(estimate_budget_result))
+    assert "the standard deviation between trainings is unknown" in "\n".join(
+        budget_lines(estimate_budget_result)
+    )
 
 
 def test_a_tile_is_drawn_and_timed(plan: Plan) -> None:

@@ -244,7 +244,7 @@ def test_prompts_are_clusters_and_have_two_intervals(tmp_path: Path) -> None:
     results = compare_results("precision", "higher", a, b, MEASUREMENT_FIELDS)
     assert (
         results.verdict == "better"
-        and results.test.startswith("sign flips")
+        and results.test.startswith("sign-flip test")
         and results.new_seeds_interval is not None
     )
     assert (results.wins or 0) + (results.losses or 0) + (results.ties or 0) == 29
@@ -265,7 +265,7 @@ def test_prompts_are_clusters_and_have_two_intervals(tmp_path: Path) -> None:
             )
         )
     )
-    assert "same prompts, new seeds" in message and "won" in message
+    assert "same prompts, new seeds" in message and "24 better, 1 worse, 4 equal" in message
 
 
 def test_other_prompts_are_no_pairs(tmp_path: Path) -> None:

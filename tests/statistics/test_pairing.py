@@ -502,7 +502,7 @@ def test_equal_prompts_are_no_certainty(tmp_path: Path) -> None:
         and results.low < -1
         and results.high > 1
     )
-    assert "the interval grants one prompt each way" in results.reason
+    assert "the interval counts one prompt in each direction" in results.reason
 
 
 def test_results_without_sums_are_compared_and_no_prompt_is_counted(tmp_path: Path) -> None:
@@ -802,7 +802,7 @@ def test_recall_whose_halves_did_not_move_has_an_interval_with_a_width(tmp_path:
         0.0,
         1.0,
         "not resolved",
-    ) and results.reason.endswith("grants one sample each way")
+    ) and results.reason.endswith("counts one sample in each direction")
     line = compare.compare_runs(
         *(compare.load_compared_runs(run) for run in runs), ["recall"]
     ).metrics[0]
@@ -823,9 +823,9 @@ def test_equal_rows_of_a_distance_have_no_known_error(tmp_path: Path) -> None:
         None,
         None,
     )
-    assert (
-        fid.difference.reason
-        == "paired by sample; all samples moved alike or not at all, so the error is not known"
+    assert fid.difference.reason == (
+        "paired by sample; all samples changed equally or not at all, so the standard error is not"
+        " known"
     )
     assert (
         CliRunner().invoke(main, ["gate", str(a), str(b)]).exit_code == 0

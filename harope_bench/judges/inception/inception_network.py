@@ -345,9 +345,9 @@ class Inception(PublishedWeightsJudge[LoadedFeatureExtractor], FeatureExtractor)
         self.is_preview = is_preview
 
     @property
-    def judge_class(self) -> JudgeClass:
-        """Return "equivalent" for the published weights in float32, else "substitute"."""
-        return "substitute" if self.is_preview else super().judge_class
+    def published_class(self) -> JudgeClass:
+        """Return "equivalent" for computation in float32, "substitute" for the preview."""
+        return "substitute" if self.is_preview else super().published_class
 
     def warnings(self) -> tuple[str, ...]:
         """Return warnings about other weights and about the preview's precision."""

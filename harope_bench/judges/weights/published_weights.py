@@ -30,6 +30,11 @@ class PublishedWeightsJudge(Judge[Loaded_co]):
     title: str
     source: WeightsSource
 
+    @property
+    def published_class(self) -> JudgeClass:
+        """Return the judge class with the published weights."""
+        return "equivalent"
+
     def is_published(self, weights_file: WeightsFile) -> bool:
         """Return whether a file is the published one.
 
@@ -49,7 +54,7 @@ class PublishedWeightsJudge(Judge[Loaded_co]):
     def judge_class(self) -> JudgeClass:
         """Return "equivalent" for the published weights, "substitute" for any other file."""
         try:
-            return "equivalent" if self.is_published(self.source.find()) else "substitute"
+            return self.published_class if self.is_published(self.source.find()) else "substitute"
         except WeightsError:
             return "substitute"
 
