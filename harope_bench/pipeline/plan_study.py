@@ -250,7 +250,7 @@ def _measured_noise(plan: Plan, metric: Metric, results: Sequence[StoredResult])
     paired_noise = _paired_noise(metric, base_result, results)
     if paired_noise is not None:
         sources.append(
-            f"pairs: standard error {paired_noise / math.sqrt(image_count):.3g} measured at"
+            f"pairs: measured, standard error {paired_noise / math.sqrt(image_count):.3g} at"
             f" {image_count:,} images, median over pairs of checkpoints"
         )
     noise = NoiseLevels(training_noise, sampling_noise, paired_noise)
