@@ -11,33 +11,33 @@ SECONDS_BETWEEN_SIGNS. A claim of another machine without a sign for SILENT_SECO
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from pydantic import Field
 
 from harope_bench.core.errors import RunBusyError, StorageError
 from harope_bench.core.index_ranges import IndexRanges, parse_ranges
-from harope_bench.core.json_file import parse_json
 from harope_bench.core.part_files import boot_token
-from harope_bench.core.record_base import shorten_text
+from harope_bench.core.record_base import Record, shorten_text
 from harope_bench.core.storage import read_if_present, write_text
 
 LOCK_FILE = ".writer.lock"
+CLAIMS_LOCK_FILE = ".claims.lock"  # held while claims are looked at, so that one process does so
 WRITER_FILE = ".writer.json"
 PARTS_FOLDER = "parts"
 SECONDS_BETWEEN_SIGNS = 20.0
 SILENT_SECONDS = 180.0
-# Another process holds a lock for a moment when it looks whether a claim is alive.
-LOCK_SECONDS = 0.5
+LOCK_SECONDS = 0.5  # until a lock that is held belongs to another claim
+CLAIMS_SECONDS = 60.0  # that other processes may look at the claims before this one
 
 # Claims of this process: the thread that holds each claimed folder.
 _claim_threads: dict[Path, int] = {}
@@ -62,8 +62,7 @@ class RunPart:
         return run_folder / PARTS_FOLDER / self.name
 
 
-@dataclass(frozen=True)
-class Writer:
+class Writer(Record):
     """The process that holds a claim.
 
     Attributes:
@@ -71,16 +70,18 @@ class Writer:
         indices: Samples of its part; None for a claim of the whole folder.
     """
 
-    host: str
+    host: str = Field(max_length=255)
     process: int
-    start_time: str
-    boot: str
+    start_time: str = Field(max_length=40)
+    boot: str = Field(max_length=100)
     indices: str | None = None
 
     def overlaps(self, part: RunPart | None) -> bool:
         """Return whether a claim of this part, or of the whole folder, concerns its samples."""
         if part is None or self.indices is None:
             return True
+        if not self.indices:
+            return False  # a part without samples
         try:
             own_indices = parse_ranges(self.indices)
         except ValueError:
@@ -107,14 +108,43 @@ def claim_run(folder: Path, part: RunPart | None = None) -> Iterator[None]:
     if not os.access(claim_folder, os.W_OK):
         yield
         return
-    lock = FileLock(claim_folder / LOCK_FILE)
-    _acquire(lock, claim_folder, folder)
+    with ExitStack() as claim:
+        with _claims_lock(folder):
+            lock = FileLock(claim_folder / LOCK_FILE)
+            _acquire(lock, claim_folder, folder)
+            claim.callback(_release, lock, folder, claim_folder, new_folders)
+            _check_other_claims(folder, claim_folder, part)
+            claim.enter_context(_signs_of_life(claim_folder, part))
+        yield
+
+
+@contextmanager
+def _claims_lock(folder: Path) -> Iterator[None]:
+    """Let one process at a time look at the claims of a run, because it takes locks for that.
+
+    Without locks of the file system there is nothing to look at.
+
+    Raises:
+        RunBusyError: Other processes took CLAIMS_SECONDS.
+    """
+    path = folder.absolute() / CLAIMS_LOCK_FILE
+    lock = FileLock(path)
+    while True:
+        try:
+            lock.acquire(timeout=CLAIMS_SECONDS, poll_interval=0.01)
+        except Timeout:
+            raise _busy_error(folder, folder, None) from None
+        except FileNotFoundError:
+            _make_folders(folder.absolute())
+        except (OSError, NotImplementedError):
+            break
+        if path.exists():
+            break
+        lock.release()  # another process removed the empty folder before it was locked
     try:
-        _check_other_claims(folder, claim_folder, part)
-        with _signs_of_life(claim_folder, part):
-            yield
+        yield
     finally:
-        _release(lock, claim_folder, new_folders)
+        lock.release()
 
 
 def _make_folders(claim_folder: Path) -> list[Path]:
@@ -157,25 +187,53 @@ def _check_other_claims(folder: Path, claim_folder: Path, part: RunPart | None) 
     for other_folder in other_folders:
         if other_folder.absolute() == claim_folder:
             continue
-        writer = live_writer(other_folder)
+        writer = _live_writer(other_folder)
         if writer is not None and writer.overlaps(part):
             raise _busy_error(folder, other_folder, writer)
 
 
 def part_folders(folder: Path) -> list[Path]:
-    """Return the folders of the parts of a run, in order of their names."""
-    return sorted(path for path in (folder / PARTS_FOLDER).glob("*") if path.is_dir())
+    """Return the folders of the parts of a run, in order of their names.
+
+    A link is no part: its files belong to another folder, and parts are removed when their work is
+    in the run.
+    """
+    parts_folder = folder / PARTS_FOLDER
+    if parts_folder.is_symlink():
+        return []
+    paths = sorted(parts_folder.glob("*"))
+    return [path for path in paths if path.is_dir() and not path.is_symlink()]
+
+
+def folders_in_parts(folder: Path, *names: str) -> list[Path]:
+    """Return the folders below the parts of a run with these names, without links."""
+    folders = []
+    for path in part_folders(folder):
+        for name in names:
+            path /= name
+            if path.is_symlink():
+                break
+        else:
+            folders.append(path)
+    return folders
 
 
 def remove_empty_parts(folder: Path) -> None:
     """Remove the folders of parts of a run that hold no work and that no process writes."""
-    for claim_folder in part_folders(folder):
-        lock = FileLock(claim_folder / LOCK_FILE)
-        with suppress(OSError, Timeout, NotImplementedError), lock.acquire(timeout=0):
-            if _remote_writer(claim_folder) is None:
-                _remove_if_empty(claim_folder)
-    with suppress(OSError):
-        (folder / PARTS_FOLDER).rmdir()
+    with _claims_lock(folder):
+        for claim_folder in part_folders(folder):
+            lock = FileLock(claim_folder / LOCK_FILE)
+            with suppress(OSError, Timeout, NotImplementedError), lock.acquire(timeout=0):
+                if _remote_writer(claim_folder) is None:
+                    _remove_if_empty(claim_folder)
+        with suppress(OSError):
+            (folder / PARTS_FOLDER).rmdir()
+
+
+def has_live_part(folder: Path) -> bool:
+    """Return whether a process writes a part of a run."""
+    with _claims_lock(folder):
+        return any(_live_writer(path) for path in part_folders(folder))
 
 
 def _remove_if_empty(claim_folder: Path) -> None:
@@ -187,15 +245,20 @@ def _remove_if_empty(claim_folder: Path) -> None:
         shutil.rmtree(claim_folder, ignore_errors=True)
 
 
-def live_writer(claim_folder: Path) -> Writer | None:
-    """Return the process that claims a folder or a part's folder; None if there is none."""
+def _live_writer(claim_folder: Path) -> Writer | None:
+    """Return the process that claims a folder or a part's folder; None if there is none.
+
+    The caller holds the lock of the claims, so a lock that is held belongs to a claim.
+    """
     lock_path = claim_folder / LOCK_FILE
     if lock_path.exists():
         lock = FileLock(lock_path)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            return _read_writer(claim_folder) or Writer("this machine", 0, "", boot_token())
+            return _read_writer(claim_folder) or Writer(
+                host="this machine", process=0, start_time="a moment", boot=boot_token()
+            )
         except (OSError, NotImplementedError):
             pass
         else:
@@ -215,14 +278,15 @@ def _remote_writer(claim_folder: Path) -> Writer | None:
         seconds = current_time - (claim_folder / WRITER_FILE).stat().st_mtime
     except OSError:
         return None
-    return writer if seconds < SILENT_SECONDS else None
+    # A time in the future comes from a copy, or from a clock that was set back.
+    return writer if abs(seconds) < SILENT_SECONDS else None
 
 
 def _read_writer(claim_folder: Path) -> Writer | None:
     """Return the process in the writer file of a claimed folder; None without a readable one."""
     try:
-        return Writer(**parse_json(read_if_present(claim_folder / WRITER_FILE) or b""))
-    except (StorageError, TypeError, ValueError):
+        return Writer.model_validate_json(read_if_present(claim_folder / WRITER_FILE) or b"")
+    except (StorageError, ValueError):
         return None
 
 
@@ -230,7 +294,9 @@ def _busy_error(folder: Path, claim_folder: Path, writer: Writer | None) -> RunB
     writer_text = "another process"
     advice = "wait until it ends; processes that share a run need --shard 1/N, 2/N and so on"
     if writer is not None:
-        writer_text = f"process {writer.process} on {writer.host} since {writer.start_time}"
+        host = shorten_text(writer.host, 60)
+        start_time = shorten_text(writer.start_time, 40)
+        writer_text = f"process {writer.process} on {host} since {start_time}"
         if writer.indices is not None:
             writer_text += f" (samples {shorten_text(writer.indices, 60)})"
         if writer.boot != boot_token():
@@ -242,11 +308,11 @@ def _busy_error(folder: Path, claim_folder: Path, writer: Writer | None) -> RunB
 def _signs_of_life(claim_folder: Path, part: RunPart | None) -> Iterator[None]:
     """Keep the writer file of a claimed folder, touched now and then, while the block runs."""
     writer = Writer(
-        platform.node(),
-        os.getpid(),
-        datetime.now(UTC).isoformat(timespec="seconds"),
-        boot_token(),
-        None if part is None else str(part.indices),
+        host=platform.node(),
+        process=os.getpid(),
+        start_time=datetime.now(UTC).isoformat(timespec="seconds"),
+        boot=boot_token(),
+        indices=None if part is None else str(part.indices),
     )
     path = claim_folder / WRITER_FILE
     has_ended = threading.Event()
@@ -258,7 +324,7 @@ def _signs_of_life(claim_folder: Path, part: RunPart | None) -> Iterator[None]:
 
     thread = threading.Thread(target=touch_often, name="harope-bench-claim", daemon=True)
     with suppress(StorageError):
-        write_text(path, json.dumps(vars(writer)))
+        write_text(path, writer.to_json())
     thread.start()
     try:
         yield
@@ -269,18 +335,22 @@ def _signs_of_life(claim_folder: Path, part: RunPart | None) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _release(lock: FileLock, claim_folder: Path, new_folders: list[Path]) -> None:
+def _release(lock: FileLock, folder: Path, claim_folder: Path, new_folders: list[Path]) -> None:
     """Release a claim, and remove the folders that it made if they hold nothing else."""
     _claim_threads.pop(claim_folder, None)
-    _remove_empty_folders(new_folders)
     lock.release()
+    if new_folders:
+        with _claims_lock(folder):
+            _remove_empty_folders(new_folders)
 
 
 def _remove_empty_folders(folders: list[Path]) -> None:
-    """Remove folders that hold no file but a lock, the innermost first, up to one that does."""
+    """Remove folders that hold no file but locks, the innermost first, up to one that does."""
+    lock_names = {LOCK_FILE, CLAIMS_LOCK_FILE}
     with suppress(OSError):
         for path in folders:
-            if any(child.name != LOCK_FILE for child in path.iterdir()):
+            if any(child.name not in lock_names for child in path.iterdir()):
                 return
-            (path / LOCK_FILE).unlink(missing_ok=True)
+            for name in lock_names:
+                (path / name).unlink(missing_ok=True)
             path.rmdir()

@@ -28,7 +28,7 @@ from harope_bench.core.storage import (
     write_text,
 )
 from harope_bench.data.image_io import encode_png
-from harope_bench.data.run_claim import RunPart, live_writer, part_folders, remove_empty_parts
+from harope_bench.data.run_claim import RunPart, has_live_part, part_folders, remove_empty_parts
 
 PLAN_FILE = "plan.json"
 RECORDS_FILE = "samples.jsonl"
@@ -310,8 +310,8 @@ class RunFolder:
     def finalize_last_part(self) -> None:
         """Finalize the records if no sample is missing and no other process writes a part."""
         with self.lock():
-            has_live_part = any(live_writer(path) for path in part_folders(self.folder))
-            if not has_live_part and not self.requested_indices().difference(self.read_records()):
+            has_live_parts = has_live_part(self.folder)
+            if not has_live_parts and not self.requested_indices().difference(self.read_records()):
                 self._finalize_locked()
 
     def _finalize_locked(self) -> None:

@@ -21,7 +21,7 @@ from harope_bench.core.errors import StorageError
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.record_base import Option
 from harope_bench.core.storage import convert_os_errors
-from harope_bench.data.run_claim import part_folders, remove_empty_parts
+from harope_bench.data.run_claim import folders_in_parts, remove_empty_parts
 
 NOTES_ARRAY = "record"  # JSON text about the batch, beside the features
 FEATURE_PREFIX = "feature-"  # of the arrays' names
@@ -117,8 +117,7 @@ def remove_batches(folder: Path) -> None:
 
 def _extractor_folders(folder: Path) -> list[Path]:
     """Return the folders of an extractor in the parts of a run."""
-    relative_folder = Path(*folder.parts[-2:])
-    paths = [part / relative_folder for part in part_folders(_run_folder(folder))]
+    paths = folders_in_parts(_run_folder(folder), *folder.parts[-2:])
     return [path for path in paths if path.is_dir()]
 
 

@@ -24,7 +24,7 @@ from harope_bench.core.schema import JudgeRecord, Plan
 from harope_bench.core.shard import Shard
 from harope_bench.core.storage import sha256_bytes, write_bytes
 from harope_bench.core.threaded_work import map_in_threads, thread_count, waiting_limit
-from harope_bench.data.run_claim import part_folders, remove_empty_parts
+from harope_bench.data.run_claim import folders_in_parts, remove_empty_parts
 from harope_bench.models.backbones.base import Classifier
 from harope_bench.models.load_checkpoint import open_classifier
 from harope_bench.pipeline.workers import Task, run_units
@@ -211,8 +211,7 @@ def _find_in_parts(
 
 def _folders_in_parts(folder: Path) -> list[Path]:
     """Return the folders of a checkpoint's predictions in the parts of a run."""
-    relative_folder = Path(*folder.parts[-2:])
-    return [path / relative_folder for path in part_folders(folder.parent.parent)]
+    return folders_in_parts(folder.parent.parent, *folder.parts[-2:])
 
 
 def _remove_from_parts(folder: Path) -> None:

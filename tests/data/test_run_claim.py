@@ -1,0 +1,135 @@
+"""Claims of a run folder: parts that start together, files that others left, and links."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from harope_bench.core.errors import RunBusyError
+from harope_bench.core.index_ranges import IndexRanges
+from harope_bench.data import run_claim
+from harope_bench.data.run_claim import (
+    RunPart,
+    claim_run,
+    folders_in_parts,
+    has_live_part,
+    part_folders,
+    remove_empty_parts,
+)
+
+N_WRITERS = 12
+WRITER = {"host": "node7", "process": 11, "start_time": "2026", "boot": "another"}
+
+
+def part(number: int, indices: IndexRanges | None = None) -> RunPart:
+    """A part of ten samples, or of others."""
+    own_indices = IndexRanges([(number * 10, number * 10 + 9)]) if indices is None else indices
+    return RunPart(f"part-{number}", own_indices, IndexRanges([(0, 10 * N_WRITERS - 1)]))
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_parts_that_start_at_one_moment_do_not_exclude_each_other(
+    tmp_path: Path, attempt: int
+) -> None:
+    """To look at the claims of others takes locks for a moment, which are no claims."""
+    start, end = threading.Barrier(N_WRITERS), threading.Barrier(N_WRITERS)
+    errors: list[RunBusyError] = []
+
+    def claim(number: int) -> None:
+        start.wait()
+        try:
+            with claim_run(tmp_path / "run", part(number)):
+                has_live_part(tmp_path / "run")
+                remove_empty_parts(tmp_path / "run")
+                end.wait()
+        except RunBusyError as error:
+            errors.append(error)
+            end.wait()
+
+    threads = [threading.Thread(target=claim, args=(number,)) for number in range(N_WRITERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_part_without_samples_excludes_no_other(tmp_path: Path, is_first: bool) -> None:
+    """As where there are more shards than padded batches."""
+    parts = [part(0, IndexRanges([])), part(1)]
+    outer, inner = parts if is_first else parts[::-1]
+    errors: list[RunBusyError] = []
+
+    def claim() -> None:
+        try:
+            with claim_run(tmp_path / "run", inner):
+                pass
+        except RunBusyError as error:
+            errors.append(error)
+
+    with claim_run(tmp_path / "run", outer):
+        thread = threading.Thread(target=claim)
+        thread.start()
+        thread.join()
+    assert errors == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{",
+        json.dumps(WRITER | {"indices": 5}),
+        json.dumps(WRITER | {"host": {"a": 1}}),
+        json.dumps(WRITER | {"process": "eleven"}),
+        json.dumps(WRITER | {"start_time": "9" * 100_000}),
+        json.dumps(WRITER | {"unknown": 1}),
+    ],
+)
+def test_a_damaged_writer_file_is_no_claim(tmp_path: Path, content: str) -> None:
+    (tmp_path / run_claim.WRITER_FILE).write_text(content)
+    with claim_run(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("seconds", [-3600.0, 3600.0])
+def test_a_sign_of_another_time_is_no_claim(tmp_path: Path, seconds: float) -> None:
+    """The folder was copied, or the clock of the file system was set back."""
+    path = tmp_path / run_claim.WRITER_FILE
+    path.write_text(json.dumps(WRITER))
+    os.utime(path, (time.time() + seconds, time.time() + seconds))
+    with claim_run(tmp_path):
+        pass
+
+
+def test_a_claim_of_another_machine_is_named_in_printable_text(tmp_path: Path) -> None:
+    path = tmp_path / run_claim.WRITER_FILE
+    path.write_text(json.dumps(WRITER | {"host": "node\x1b[31m7\n"}))
+    with pytest.raises(RunBusyError) as error_info, claim_run(tmp_path):
+        pass
+    assert "process 11 on node" in str(error_info.value)
+    assert str(error_info.value).isprintable()
+
+
+def test_links_are_no_parts(tmp_path: Path) -> None:
+    """A run folder that came from elsewhere may hold them."""
+    other_run, run = tmp_path / "other", tmp_path / "run"
+    (other_run / "features/digits-net").mkdir(parents=True)
+    (run / "parts/mine").mkdir(parents=True)
+    (run / "parts/evil").symlink_to(other_run)
+    (run / "parts/mine/features").symlink_to(other_run / "features")
+    assert part_folders(run) == [run / "parts/mine"]
+    assert folders_in_parts(run, "features", "digits-net") == []
+    remove_empty_parts(run)
+    assert (other_run / "features/digits-net").is_dir()
+
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/parts").symlink_to(run / "parts")
+    assert part_folders(tmp_path / "linked") == []
