@@ -78,7 +78,7 @@ from harope_bench.judges.base import (
     open_judge,
 )
 from harope_bench.pipeline import external_annotator
-from harope_bench.pipeline.workers import Task, current_executor, run_units
+from harope_bench.pipeline.workers import Task, current_executor, is_memory_error, run_units
 from harope_bench.suites.base import PromptCase
 
 ANNOTATIONS_FILE = "annotations.jsonl"
@@ -766,6 +766,8 @@ def _annotation_line(
         annotation = loaded_annotator.annotate(role, np.array(image), query.query)
         line["annotation"] = annotation.model_dump(mode="json", exclude_none=True)
     except IMAGE_ERRORS as error:
+        if is_memory_error(error):
+            raise  # of the device, not of the image; the executor names the image
         line["error"] = f"{type(error).__name__}: {first_line(error)}"
     return line
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -33,7 +34,7 @@ from harope_bench.core.schema import Checkpoint, Plan
 from harope_bench.judges.base import JudgeChoice
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.base import load_backbone
-from harope_bench.models.load_checkpoint import find_weights_path
+from harope_bench.models.load_checkpoint import check_weights_file, find_weights_path
 from harope_bench.models.pipeline_manifest import check_manifest
 from harope_bench.pipeline.annotate import AnnotatorOptions
 from harope_bench.pipeline.chosen_judges import chosen_feature_extractor
@@ -43,6 +44,7 @@ from harope_bench.pipeline.evaluate_prompts import (
     is_prompt_suite,
     select_prompt_evaluators,
 )
+from harope_bench.pipeline.workers import current_executor
 from harope_bench.suites.base import (
     ClassificationSuite,
     PromptSuite,
@@ -51,6 +53,10 @@ from harope_bench.suites.base import (
     load_suite,
 )
 from harope_bench.suites.suite_reference import find_suite_reference, making_advice
+
+WEIGHTS_ON_MACHINES_ADVICE = (
+    "register the same weights there, or share HAROPE_BENCH_HOME among all machines"
+)
 
 
 class UnmetRequirement(NamedTuple):
@@ -108,7 +114,47 @@ def missing_requirements(
     for plan in plan_list:
         missing += backbone_packages(plan)
         missing.append(requests_requirement(plan))
-    missing += suite_requirements([plan.suite for plan in plan_list], scoring)
+    suites = [plan.suite for plan in plan_list]
+    missing += suite_requirements(suites, scoring)
+    missing += requirements_of_machines([plan.checkpoint for plan in plan_list], suites, scoring)
+    return _unique(missing)
+
+
+def requirements_of_machines(
+    checkpoints: Sequence[Checkpoint], suites: Sequence[str], scoring: RequiredScoring | None = None
+) -> list[UnmetRequirement]:
+    """Return what the other machines of a cluster lack to do parts of the work.
+
+    Raises:
+        BenchError: A machine does not know a judge, profile or evaluator.
+    """
+    answers = current_executor().ask_machines(worker_requirements, checkpoints, suites, scoring)
+    return [
+        requirement._replace(detail=f"{host}: {requirement.detail}")
+        for host, requirements in answers
+        for requirement in requirements
+    ]
+
+
+def worker_requirements(
+    checkpoints: Sequence[Checkpoint], suites: Sequence[str], scoring: RequiredScoring | None
+) -> list[UnmetRequirement]:
+    """Return what this machine lacks to generate and to judge: weights and packages.
+
+    Prompts and references stay with the driver.
+    """
+    missing: list[UnmetRequirement | None] = []
+    for checkpoint in {checkpoint.name: checkpoint for checkpoint in checkpoints}.values():
+        weights = _requirement(
+            "checkpoint", checkpoint.name, partial(check_weights_file, checkpoint), ""
+        )
+        if weights is not None:
+            missing.append(weights._replace(command=WEIGHTS_ON_MACHINES_ADVICE))
+        packages = load_backbone(checkpoint.backbone).packages
+        missing += package_requirements((*NETWORK_MODULES, *packages))
+    missing += [
+        item for item in suite_requirements(suites, scoring) if item.area in ("judge", "extra")
+    ]
     return _unique(missing)
 
 

@@ -89,7 +89,7 @@ def use_workers(
             f"{option} needs the extra ray: ray is not installed; {install_command('ray')}, or"
             " start processes with --shard 1/N, 2/N and so on, which need no Ray"
         )
-    from harope_bench.pipeline.ray_executor import open_ray_executor
+    from harope_bench.pipeline.ray_connection import open_ray_executor
 
     with (
         open_ray_executor(

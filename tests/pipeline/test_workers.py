@@ -23,16 +23,19 @@ from harope_bench.pipeline import generate as generation
 from harope_bench.pipeline.eval_options import EvalOptions
 from harope_bench.pipeline.evaluate_target import evaluate_target
 from harope_bench.pipeline.generate import generate, make_plan
-from harope_bench.pipeline.ray_executor import WorkerError
+from harope_bench.pipeline.part_sizes import Part, PartSizes
+from harope_bench.pipeline.ray_worker import WorkerError
 from harope_bench.pipeline.worker_options import WorkerOptions
 from harope_bench.pipeline.workers import (
     MAX_LOSSES_ALONE,
-    Part,
+    MachineAnswer,
+    NamedUnit,
     PartResults,
     SerialExecutor,
     Task,
     build_worker,
     run_units,
+    unit_results,
     use_executor,
 )
 from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
@@ -70,10 +73,15 @@ class UnreliableExecutor:
 
     Attributes:
         fates: For each part that is run, in turn: lost without a word, lost with one, once, twice.
+        is_reversed: Take all parts before the first one is run, and run them from the end.
         poisonous: Positions of units that end every process.
+        machines: What other machines answer, by name.
+        warnings: About their devices.
     """
 
     n_workers = 3
+    machines: Mapping[str, Any] = {}
+    warnings: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -86,9 +94,11 @@ class UnreliableExecutor:
         self.poisonous = poisonous
         self.n_parts = 0
 
-    def run(self, task: Task, units: Sequence[Any], parts: Sequence[Part]) -> Iterator[PartResults]:
+    def run(
+        self, task: Task, units: Sequence[NamedUnit], parts: Iterable[Part]
+    ) -> Iterator[PartResults]:
         worker = build_worker(task)
-        for part in reversed(parts) if self.is_reversed else parts:
+        for part in reversed(list(parts)) if self.is_reversed else parts:
             self.n_parts += 1
             fate = next(self.fates, "once")
             if self.poisonous & {*part}:
@@ -98,9 +108,16 @@ class UnreliableExecutor:
             if fate == "lost":
                 yield PartResults(part, None)
                 continue
-            results = [worker.pack(r) for r in worker.results(units[k] for k in part)]
+            part_units = (units[k] for k in part)
+            results = [worker.pack(r) for r in unit_results(worker, part_units, task.device)]
             for _ in range(2 if fate == "twice" else 1):
-                yield PartResults(part, results)
+                yield PartResults(part, results, seconds=0.01)
+
+    def ask_machines(self, function: object, *arguments: object) -> list[MachineAnswer]:
+        return [MachineAnswer(*item) for item in self.machines.items()]
+
+    def device_warnings(self) -> tuple[str, ...]:
+        return self.warnings
 
     def provenance(self) -> Mapping[str, str | int]:
         return {}
