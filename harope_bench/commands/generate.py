@@ -129,7 +129,8 @@ def generate(
         shard_part,
     )
     from harope_bench.pipeline.named_images import copy_named_images, image_names
-    from harope_bench.pipeline.requirements import raise_missing, requirements_of_machines
+    from harope_bench.pipeline.requirements import requirements_of_machines
+    from harope_bench.pipeline.unmet_requirements import raise_missing
     from harope_bench.pipeline.worker_options import use_workers
 
     if shard is not None and indices is not None:

@@ -30,11 +30,8 @@ from harope_bench.pipeline.generate import generate, requested_indices
 from harope_bench.pipeline.register_target import register_target
 from harope_bench.pipeline.rejected_options import check_options
 from harope_bench.pipeline.requirements import (
-    UnmetRequirement,
     missing_requirements,
-    plan_or_requirement,
     prompts_requirement,
-    raise_missing,
     requirements_of_machines,
     suite_requirements,
 )
@@ -46,6 +43,11 @@ from harope_bench.pipeline.target import (
     TargetKind,
     plan_target,
     resolve_target,
+)
+from harope_bench.pipeline.unmet_requirements import (
+    UnmetRequirement,
+    plan_or_requirement,
+    raise_missing,
 )
 from harope_bench.suites.base import load_suite
 from harope_bench.suites.official_layouts.prompt_folder import is_tiled

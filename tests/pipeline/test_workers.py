@@ -23,7 +23,7 @@ from harope_bench.pipeline import generate as generation
 from harope_bench.pipeline.eval_options import EvalOptions
 from harope_bench.pipeline.evaluate_target import evaluate_target
 from harope_bench.pipeline.generate import generate, make_plan
-from harope_bench.pipeline.part_sizes import Part, PartSizes
+from harope_bench.pipeline.part_sizes import Part
 from harope_bench.pipeline.ray_worker import WorkerError
 from harope_bench.pipeline.worker_options import WorkerOptions
 from harope_bench.pipeline.workers import (
