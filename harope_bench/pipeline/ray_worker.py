@@ -28,18 +28,19 @@ class WorkerError(NamedTuple):
     """An error of this package as it travels; some classes of errors cannot be pickled."""
 
     class_name: str
-    message: str
+    detail: str
+    advice: str
 
     @classmethod
     def of(cls, error: BenchError, prefix: str = "") -> WorkerError:
         """Return an error as it travels."""
-        return cls(type(error).__name__, f"{prefix}{error}")
+        return cls(type(error).__name__, f"{prefix}{error.detail}", error.advice)
 
     def as_error(self) -> BenchError:
         """Return the error that was raised, word for word."""
         error_class = getattr(errors, self.class_name, BenchError)
         error = cast(BenchError, error_class.__new__(error_class))
-        BenchError.__init__(error, self.message)
+        BenchError.__init__(error, self.detail, self.advice)
         return error
 
 

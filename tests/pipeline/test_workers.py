@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_images import COLOURS, write_toy_images
 from toy_prompts import ToyEye, toy
+from toy_script import annotate_with_script, write_toy_script
 
 from harope_bench.cli import main
 from harope_bench.core.errors import BenchError, LostWorkError, OptionError, UnknownNameError
-from harope_bench.pipeline import annotate, external_annotator, worker_options, workers
+from harope_bench.pipeline import annotate, worker_options, workers
 from harope_bench.pipeline import generate as generation
 from harope_bench.pipeline.eval_options import EvalOptions
 from harope_bench.pipeline.evaluate_target import evaluate_target
@@ -42,20 +43,6 @@ from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptio
 
 __all__ = ["toy"]  # the fixture
 DOUBLING = Task(f"{__name__}:DoublingWorker", {}, "cpu")
-
-
-# Answers both roles of the toy rules without a look at the image.
-STAND_IN = """
-import common
-args = common.parse_arguments({})
-def annotate(role, image, query):
-    if role == "detector":
-        box = {"label": "square", "score": 0.9, "box": [0, 0, 4, 4]}
-        return {"size": [8, 8], "detections": [box]}
-    return {"answers": [{"text": "yes", "yes_probability": 0.5} for _ in query["questions"]]}
-weights = common.file_sha256(args.weights)
-common.annotate_queries(args, "toy-eye", 1, "substitute", "none", weights, annotate)
-"""
 
 
 class DoublingWorker:
@@ -230,32 +217,14 @@ def test_scripts_of_another_python_answer_part_by_part(
     toy: ToyEye, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The script of an external judge runs in a temporary folder for each part."""
-    script = tmp_path / "stand_in/stand_in.py"
-    script.parent.mkdir()
-    shutil.copy(
-        Path(external_annotator.__file__).parents[1] / "judges/runners/common.py", script.parent
-    )
-    script.write_text(STAND_IN)
-    monkeypatch.setattr(ToyEye, "runner", script)
+    monkeypatch.setattr(ToyEye, "runner", write_toy_script(tmp_path / "script"))
     monkeypatch.setattr(annotate, "EXTERNAL_QUERIES_PER_PART", 3)
     write_toy_images(tmp_path / "images", COLOURS)
-
-    def evaluate(folder: Path) -> list[str]:
-        options = EvalOptions(
-            suite="toy",
-            out=folder,
-            python=Path(sys.executable),
-            runner_options={"weights": str(script)},
-            folder_options=PromptFolderOptions(order="copy-major"),
-        )
-        evaluate_target(str(tmp_path / "images"), options)
-        return sorted((folder / "annotations/toy-eye/annotations.jsonl").read_text().splitlines())
-
     executor = UnreliableExecutor(iter(["once", "lost", "twice"]))
     with use_executor(executor):
-        shared_lines = evaluate(tmp_path / "two/run")
+        shared_lines = annotate_with_script(tmp_path / "images", tmp_path / "two/run")
     assert executor.n_parts > 4
-    assert shared_lines == evaluate(tmp_path / "one/run")
+    assert shared_lines == annotate_with_script(tmp_path / "images", tmp_path / "one/run")
 
 
 def test_memory_of_a_device_that_is_too_small_is_named_with_its_samples(
