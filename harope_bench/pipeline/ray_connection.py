@@ -51,7 +51,7 @@ def open_ray_executor(
 
     with (
         token_file(shared_folder if address is not None else None) as token_path,
-        redirect_stdout(_OneThreadStream(sys.stdout)),
+        redirect_stdout(OneThreadStream(sys.stdout)),
     ):
         _connect(n_workers, address, resource_of(device))
         try:
@@ -151,7 +151,7 @@ def object_store_bytes() -> int:
     return max(MIN_OBJECT_STORE_BYTES, min(OBJECT_STORE_BYTES, free_bytes))
 
 
-class _OneThreadStream:
+class OneThreadStream:
     """A stream that only the thread that made it can write to.
 
     Ray prints pages about a lost machine from a thread of its own, to the standard output, where

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,8 +20,6 @@ from harope_bench.cli import main
 from harope_bench.core.errors import BenchError, LostWorkError, OptionError, UnknownNameError
 from harope_bench.pipeline import annotate, worker_options, workers
 from harope_bench.pipeline import generate as generation
-from harope_bench.pipeline.eval_options import EvalOptions
-from harope_bench.pipeline.evaluate_target import evaluate_target
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.part_sizes import Part
 from harope_bench.pipeline.ray_worker import WorkerError
@@ -39,7 +36,6 @@ from harope_bench.pipeline.workers import (
     unit_results,
     use_executor,
 )
-from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 __all__ = ["toy"]  # the fixture
 DOUBLING = Task(f"{__name__}:DoublingWorker", {}, "cpu")
@@ -244,11 +240,15 @@ def test_memory_of_a_device_that_is_too_small_is_named_with_its_samples(
 
 @pytest.mark.parametrize(
     "error",
-    [OptionError("wanted 1, found 2; give 1"), UnknownNameError("suite", "digts", ["digits"])],
+    [
+        OptionError("wanted 1, found 2; give 1"),
+        OptionError("wanted 1, found 2", advice="give 1"),
+        UnknownNameError("suite", "digts", ["digits"]),
+    ],
 )
 def test_errors_of_workers_arrive_word_for_word(error: BenchError) -> None:
-    copy = WorkerError(type(error).__name__, str(error)).as_error()
-    assert (type(copy), str(copy)) == (type(error), str(error))
+    copy = WorkerError.of(error).as_error()
+    assert (type(copy), str(copy), copy.advice) == (type(error), str(error), error.advice)
 
 
 # ----------------------------------------------------------------------------------------- options
