@@ -24,7 +24,7 @@ import echo_worker
 import pytest
 import tiny
 from toy_images import COLOURS, write_toy_images
-from toy_prompts import ToyEye, toy
+from toy_prompts import ToyEye, annotate_toy_images, toy
 from toy_script import annotate_with_script, write_toy_script
 
 from harope_bench.core.errors import LostWorkError, OptionError
@@ -39,7 +39,6 @@ from harope_bench.pipeline.ray_executor import RayExecutor
 from harope_bench.pipeline.reproduce import reproduce
 from harope_bench.pipeline.worker_options import WorkerOptions, use_workers
 from harope_bench.pipeline.workers import Task, run_units, use_executor
-from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -188,15 +187,9 @@ def test_annotations_equal_those_of_one_process(
 ) -> None:
     write_toy_images(tmp_path / "images", COLOURS)
 
-    def evaluate(folder: Path) -> None:
-        options = EvalOptions(
-            suite="toy", out=folder, folder_options=PromptFolderOptions(order="copy-major")
-        )
-        evaluate_target(str(tmp_path / "images"), options)
-
-    evaluate(tmp_path / "one/run")
+    annotate_toy_images(tmp_path / "images", tmp_path / "one/run")
     with use_executor(executor):
-        evaluate(tmp_path / "two/run")
+        annotate_toy_images(tmp_path / "images", tmp_path / "two/run")
     assert files(tmp_path / "two/run") == files(tmp_path / "one/run")
 
 
@@ -273,8 +266,8 @@ KILLED_COUNT = 96
 def test_a_killed_driver_is_finished_without_ray(cluster: Cluster, tmp_path: Path) -> None:
     """The steps make it last for seconds, so that it is killed in the middle."""
     name = tiny.register_tiny(tmp_path / "weights")
-    plan = make_plan(name, None, {"device": "cpu", "steps": KILLED_STEPS})
-    words = ("--device", "cpu", "--steps", KILLED_STEPS, "--count", KILLED_COUNT)
+    plan = make_plan(name, None, {"device": "cpu", "tile": 4, "steps": KILLED_STEPS})
+    words = ("--device", "cpu", "--tile", 4, "--steps", KILLED_STEPS, "--count", KILLED_COUNT)
     address = cluster.cluster.address
     process = command("generate", "tiny", *words, "--out", tmp_path / "run", "--ray", address)
     run = RunFolder(tmp_path / "run")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny
@@ -13,27 +12,25 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_images import COLOURS, write_toy_images
-from toy_prompts import ToyEye, toy
+from toy_prompts import ToyEye, annotate_toy_images, toy
 from toy_script import annotate_with_script, write_toy_script
+from unreliable_executor import UnreliableExecutor
 
 from harope_bench.cli import main
 from harope_bench.core.errors import BenchError, LostWorkError, OptionError, UnknownNameError
 from harope_bench.pipeline import annotate, worker_options, workers
 from harope_bench.pipeline import generate as generation
 from harope_bench.pipeline.generate import generate, make_plan
-from harope_bench.pipeline.part_sizes import Part
+from harope_bench.pipeline.part_sizes import PartSizes
 from harope_bench.pipeline.ray_worker import WorkerError
 from harope_bench.pipeline.worker_options import WorkerOptions
 from harope_bench.pipeline.workers import (
     MAX_LOSSES_ALONE,
-    MachineAnswer,
-    NamedUnit,
-    PartResults,
+    Executor,
     SerialExecutor,
     Task,
     build_worker,
     run_units,
-    unit_results,
     use_executor,
 )
 
@@ -49,61 +46,6 @@ class DoublingWorker:
 
     def pack(self, result: int) -> int:
         return result
-
-
-class UnreliableExecutor:
-    """Runs each part in this process, then loses, repeats and reorders what it returns.
-
-    Attributes:
-        fates: For each part that is run, in turn: lost without a word, lost with one, once, twice.
-        is_reversed: Take all parts before the first one is run, and run them from the end.
-        poisonous: Positions of units that end every process.
-        machines: What other machines answer, by name.
-        warnings: About their devices.
-    """
-
-    n_workers = 3
-    machines: Mapping[str, Any] = {}
-    warnings: tuple[str, ...] = ()
-
-    def __init__(
-        self,
-        fates: Iterator[str],
-        is_reversed: bool = False,
-        poisonous: frozenset[int] = frozenset(),
-    ) -> None:
-        self.fates = fates
-        self.is_reversed = is_reversed
-        self.poisonous = poisonous
-        self.n_parts = 0
-
-    def run(
-        self, task: Task, units: Sequence[NamedUnit], parts: Iterable[Part]
-    ) -> Iterator[PartResults]:
-        worker = build_worker(task)
-        for part in reversed(list(parts)) if self.is_reversed else parts:
-            self.n_parts += 1
-            fate = next(self.fates, "once")
-            if self.poisonous & {*part}:
-                fate = "lost"
-            if fate == "vanished":
-                continue
-            if fate == "lost":
-                yield PartResults(part, None)
-                continue
-            part_units = (units[k] for k in part)
-            results = [worker.pack(r) for r in unit_results(worker, part_units, task.device)]
-            for _ in range(2 if fate == "twice" else 1):
-                yield PartResults(part, results, seconds=0.01)
-
-    def ask_machines(self, function: object, *arguments: object) -> list[MachineAnswer]:
-        return [MachineAnswer(*item) for item in self.machines.items()]
-
-    def device_warnings(self) -> tuple[str, ...]:
-        return self.warnings
-
-    def provenance(self) -> Mapping[str, str | int]:
-        return {}
 
 
 FATES = st.lists(st.sampled_from(["once", "twice", "lost", "vanished"]), max_size=40)
@@ -223,19 +165,39 @@ def test_scripts_of_another_python_answer_part_by_part(
     assert shared_lines == annotate_with_script(tmp_path / "images", tmp_path / "one/run")
 
 
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+def fail_for_memory(*_: object) -> None:
+    raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@pytest.mark.parametrize("executor", [SerialExecutor(), UnreliableExecutor(iter(()))])
 def test_memory_of_a_device_that_is_too_small_is_named_with_its_samples(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Executor
 ) -> None:
-    class OutOfMemoryError(RuntimeError):
-        pass
-
-    def fail(*_: object) -> None:
-        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
     plan = make_plan(tiny.register_tiny(tmp_path / "weights"), None, {})
-    monkeypatch.setattr(generation, "_generate_tile", fail)
-    with pytest.raises(OptionError, match=r"too little free memory for samples 0-3; end"):
+    monkeypatch.setattr(generation, "_generate_tile", fail_for_memory)
+    message = r"--device cpu has too little free memory for samples 0-3; end"
+    with use_executor(executor), pytest.raises(OptionError, match=message):
         generate(plan, range(4), tmp_path / "run")
+
+
+def test_memory_of_a_device_that_is_too_small_is_not_an_error_of_an_image(
+    toy: ToyEye, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToyEye, "annotate", fail_for_memory)
+    images = write_toy_images(tmp_path / "images", COLOURS)
+    with pytest.raises(OptionError, match="too little free memory for image 0; end"):
+        annotate_toy_images(images, tmp_path / "run")
+    assert not (tmp_path / "run/annotations/toy-eye/annotations.jsonl").exists()
+
+
+def test_memory_that_is_too_small_for_a_network_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DoublingWorker, "__init__", fail_for_memory)
+    with pytest.raises(OptionError, match=r"too little free memory for the network \(to"):
+        build_worker(DOUBLING)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +213,54 @@ def test_errors_of_workers_arrive_word_for_word(error: BenchError) -> None:
     assert (type(copy), str(copy), copy.advice) == (type(error), str(error), error.advice)
 
 
+# ------------------------------------------------------------------------------------- part sizes
+
+
+@given(st.integers(0, 300), st.integers(1, 8), st.integers(1, 40), st.floats(0.001, 1000))
+def test_parts_hold_each_unit_once_whatever_their_time(
+    count: int, n_workers: int, max_units: int, seconds: float
+) -> None:
+    sizes = PartSizes(n_workers, max_units, 45.0)
+    units: list[int] = []
+    for part in sizes.cut(count):
+        assert 1 <= len(part) <= max_units
+        units += part
+        sizes.measure(len(part), seconds * len(part))
+    assert units == [*range(count)]
+
+
+def test_parts_grow_to_the_wanted_time_and_shrink_towards_the_end() -> None:
+    """Units of two seconds, parts of twenty, four workers."""
+    sizes = PartSizes(4, 512, 20.0)
+    part_sizes: list[int] = []
+    for n_started, part in enumerate(sizes.cut(200)):
+        part_sizes.append(len(part))
+        if n_started >= 3:  # results come back after a few parts have started
+            sizes.measure(part_sizes[n_started - 3], 2.0 * part_sizes[n_started - 3])
+    assert part_sizes[:4] == [1, 1, 1, 1]
+    assert max(part_sizes) == 10
+    assert part_sizes[-8:] == [1] * 8 and part_sizes == [
+        *part_sizes[:4],
+        *sorted(part_sizes[4:])[::-1],
+    ]
+
+
+def test_parts_have_a_fixed_size_without_a_time() -> None:
+    sizes = PartSizes(4, 32)
+    parts = list(sizes.cut(70))
+    assert [len(part) for part in parts] == [32, 32, 6]
+
+
 # ----------------------------------------------------------------------------------------- options
+
+
+def test_a_unit_that_ends_every_process_ends_the_command_with_exit_code_1(tmp_path: Path) -> None:
+    tiny.register_tiny(tmp_path / "weights")
+    words = ["generate", "tiny", "--count", "20", "--out", str(tmp_path / "run")]
+    with use_executor(UnreliableExecutor(iter(()), poisonous=frozenset({0}))):
+        command_result = CliRunner().invoke(main, words)
+    assert command_result.exit_code == 1
+    assert "samples 0-19 ended every process" in command_result.output.splitlines()[-1]
 
 
 def run_generate(folder: Path, *words: object) -> tuple[int, str]:
