@@ -256,9 +256,10 @@ def _live_writer(claim_folder: Path) -> Writer | None:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            return _read_writer(claim_folder) or Writer(
-                host="this machine", process=0, start_time="a moment", boot=boot_token()
+            unknown_writer = Writer(
+                host="this machine", process=0, start_time="", boot=boot_token()
             )
+            return _read_writer(claim_folder) or unknown_writer
         except (OSError, NotImplementedError):
             pass
         else:
@@ -285,7 +286,7 @@ def _remote_writer(claim_folder: Path) -> Writer | None:
 def _read_writer(claim_folder: Path) -> Writer | None:
     """Return the process in the writer file of a claimed folder; None without a readable one."""
     try:
-        return Writer.model_validate_json(read_if_present(claim_folder / WRITER_FILE) or b"")
+        return Writer.model_validate(parse_json(read_if_present(claim_folder / WRITER_FILE) or b""))
     except (StorageError, ValueError):
         return None
 
@@ -304,16 +305,21 @@ def _busy_error(folder: Path, claim_folder: Path, writer: Writer | None) -> RunB
     return RunBusyError(f"{folder} is being written by {writer_text}; {advice}")
 
 
-@contextmanager
-def _signs_of_life(claim_folder: Path, part: RunPart | None) -> Iterator[None]:
-    """Keep the writer file of a claimed folder, touched now and then, while the block runs."""
-    writer = Writer(
+def _this_process(part: RunPart | None) -> Writer:
+    """Return what this process writes about its claim."""
+    return Writer(
         host=platform.node(),
         process=os.getpid(),
         start_time=datetime.now(UTC).isoformat(timespec="seconds"),
         boot=boot_token(),
         indices=None if part is None else str(part.indices),
     )
+
+
+@contextmanager
+def _signs_of_life(claim_folder: Path, part: RunPart | None) -> Iterator[None]:
+    """Keep the writer file of a claimed folder, touched now and then, while the block runs."""
+    writer = _this_process(part)
     path = claim_folder / WRITER_FILE
     has_ended = threading.Event()
 

@@ -54,11 +54,7 @@ from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.gpu_rates import load_rates
 from harope_bench.pipeline.requirements import (
     RequiredScoring,
-    UnmetRequirement,
-    blocking_requirements,
     missing_requirements,
-    plan_or_requirement,
-    raise_missing,
     suite_requirements,
 )
 from harope_bench.pipeline.run_costs import (
@@ -75,6 +71,12 @@ from harope_bench.pipeline.table_runs import (
     has_network_columns,
     plan_table_runs,
     suites_without_checkpoint,
+)
+from harope_bench.pipeline.unmet_requirements import (
+    UnmetRequirement,
+    blocking_requirements,
+    plan_or_requirement,
+    raise_missing,
 )
 from harope_bench.reports.report_page import write_report
 from harope_bench.reports.tables import render_table
