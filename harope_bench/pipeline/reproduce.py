@@ -34,7 +34,7 @@ from harope_bench.models.load_checkpoint import (
     SettingValue,
     load_checkpoint_record,
 )
-from harope_bench.pipeline.annotate import AnnotatorOptions
+from harope_bench.pipeline.annotator_choice import AnnotatorOptions
 from harope_bench.pipeline.classify import (
     RealImageSelection,
     classify,

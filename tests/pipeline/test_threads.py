@@ -24,7 +24,8 @@ from harope_bench.models.backbones.base import Classifier, GeneratedBatch, Image
 from harope_bench.models.samplers.ddim import Ddim
 from harope_bench.models.samplers.ddpm import Ddpm
 from harope_bench.models.samplers.noise import index_generator
-from harope_bench.pipeline.annotate import ImageQuery, annotation_lines
+from harope_bench.pipeline.annotation_folder import ImageQuery
+from harope_bench.pipeline.annotation_worker import annotation_lines
 from harope_bench.pipeline.extract_features import extract_batches
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.predictions import classify_images, read_image_bytes

@@ -18,7 +18,7 @@ from toy_prompts import ToyEye, toy
 
 from harope_bench.cli import main
 from harope_bench.core.errors import BenchError, LostWorkError, OptionError, UnknownNameError
-from harope_bench.pipeline import annotate, external_annotator, worker_options, workers
+from harope_bench.pipeline import annotate_externally, external_annotator, worker_options, workers
 from harope_bench.pipeline import generate as generation
 from harope_bench.pipeline.eval_options import EvalOptions
 from harope_bench.pipeline.evaluate_target import evaluate_target
@@ -220,7 +220,7 @@ def test_scripts_of_another_python_answer_part_by_part(
     )
     script.write_text(STAND_IN)
     monkeypatch.setattr(ToyEye, "runner", script)
-    monkeypatch.setattr(annotate, "EXTERNAL_QUERIES_PER_PART", 3)
+    monkeypatch.setattr(annotate_externally, "EXTERNAL_QUERIES_PER_PART", 3)
     write_toy_images(tmp_path / "images", COLOURS)
 
     def evaluate(folder: Path) -> list[str]:
