@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 NETWORK_SECONDS = {
     "generate": {256: 0.020, 512: 0.040, 1024: 0.100, 2048: 0.400},
     "extract": {256: 0.001, 512: 0.001, 1024: 0.001, 2048: 0.001},
-    "annotate": {256: 0.010, 512: 0.020, 1024: 0.050, 2048: 0.100},
+    "annotate": {256: 0.010, 512: 0.020, 1024: 0.050, 2048: 0.100},  # of both roles together
     "classify": {256: 0.001, 512: 0.001, 1024: 0.001, 2048: 0.001},
 }
 # Images of a measurement, so that each takes some seconds.

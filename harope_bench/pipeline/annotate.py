@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harope_bench.core import checksums
@@ -20,14 +20,19 @@ from harope_bench.pipeline.annotation_folder import (
     check_folder_hashes,
     check_same_judge,
     claim_judge_folder,
-    query_key,
     read_annotations,
     read_judge_record,
     record_folder_hashes,
 )
-from harope_bench.pipeline.annotation_worker import annotate_in_workers
+from harope_bench.pipeline.annotation_worker import NextRole, RoleQueries, annotate_in_workers
 from harope_bench.pipeline.annotator_choice import AnnotatorOptions
 from harope_bench.pipeline.external_annotator import JUDGE_FILE
+from harope_bench.pipeline.role_queries import (
+    ImagesSoFar,
+    find_next_role,
+    make_queries,
+    select_incomplete,
+)
 from harope_bench.suites.base import PromptCase
 
 
@@ -73,15 +78,17 @@ def annotate_samples(
 
     for annotator_role in annotator_roles:
         role = annotator_role.role
-        queries = list(
-            _make_queries(annotator_role, metadata_by_index, annotations, failures, hashes)
-        )
+        state = ImagesSoFar(metadata_by_index, annotations, failures, hashes)
+        queries = make_queries(annotator_role, state)
         if not queries and role not in judges:
             continue  # no prompt of this suite needs the role, so the suite names no judge for it
         judge_choice = judges[role]
         folder = out / judge_choice.folder_name
+        next_role = None
+        if not annotator_options.is_rescored:
+            next_role = find_next_role(annotator_roles, role, judges, out, queries, state)
         stored_annotations, record = _annotate_role(
-            samples, judge_choice, role, queries, folder, annotator_options
+            samples, judge_choice, role, queries, folder, annotator_options, next_role
         )
         if record is not None:
             records[role] = record
@@ -113,30 +120,6 @@ def _annotated_image(
     )
 
 
-def _make_queries(
-    annotator_role: AnnotatorRole,
-    metadata_by_index: Mapping[int, Metadata],
-    annotations: Mapping[int, Mapping[str, Annotation]],
-    failures: Mapping[int, str],
-    hashes: Mapping[int, str],
-) -> Iterator[ImageQuery]:
-    """Yield the queries of one role; skip failed images and images that need no query.
-
-    Args:
-        annotator_role: A kind of query (`role`), and how the evaluator makes it.
-        metadata_by_index: What the evaluator reads of each prompt, by sample index.
-        annotations: Annotations of earlier roles, by sample index and role.
-        failures, hashes: Reasons of failures and sha256 of images, by sample index.
-    """
-    for position, (i, metadata) in enumerate(metadata_by_index.items()):
-        if i in failures:
-            continue
-        query = annotator_role.make_query(metadata, annotations[i])
-        if query is not None:
-            key = query_key(annotator_role.role, hashes[i], query)
-            yield ImageQuery(position, i, hashes[i], query, key)
-
-
 def _annotate_role(
     samples: SampleSet,
     judge_choice: JudgeChoice,
@@ -144,10 +127,14 @@ def _annotate_role(
     queries: Sequence[ImageQuery],
     folder: Path,
     annotator_options: AnnotatorOptions,
+    next_role: NextRole | None,
 ) -> tuple[dict[str, StoredAnnotation], JudgeRecord | None]:
     """Return the annotations of one role by key, and the judge's record; None without a query.
 
     Stored annotations are reused. Missing and failed ones are made, unless the run is rescored.
+
+    Args:
+        next_role: The role whose queries are answered with the same decoded images.
     """
     check_folder_hashes(folder)
     if not queries:
@@ -158,7 +145,7 @@ def _annotate_role(
     if annotator_options.is_rescored:
         _check_all_stored(queries, stored_annotations, judge_choice, folder)
     else:
-        incomplete_queries = _incomplete_queries(queries, stored_annotations)
+        incomplete_queries = select_incomplete(queries, stored_annotations)
         if incomplete_queries:
             has_stored_annotation = any(a.annotation for a in stored_annotations.values())
             _annotate_queries(
@@ -169,6 +156,7 @@ def _annotate_role(
                 folder,
                 annotator_options,
                 has_stored_annotation,
+                next_role,
             )
             stored_annotations = read_annotations(folder, role, queries)
         else:
@@ -182,17 +170,6 @@ def _annotate_role(
             f" annotations of {judge_choice.name} there"
         )
     return stored_annotations, record
-
-
-def _incomplete_queries(
-    queries: Sequence[ImageQuery], stored_annotations: Mapping[str, StoredAnnotation]
-) -> list[ImageQuery]:
-    """Return the queries whose annotation is missing or failed."""
-    return [
-        query
-        for query in queries
-        if query.key not in stored_annotations or stored_annotations[query.key].annotation is None
-    ]
 
 
 def _check_all_stored(
@@ -218,6 +195,7 @@ def _annotate_queries(
     folder: Path,
     annotator_options: AnnotatorOptions,
     has_stored_annotation: bool,
+    next_role: NextRole | None,
 ) -> None:
     """Have a judge answer queries, in this process or in another Python."""
     annotator_plugin = judge_choice.annotator
@@ -229,13 +207,7 @@ def _annotate_queries(
         )
         return
     claim_judge_folder(folder, judge_record(judge_choice.name, judge_choice.model))
-    annotate_in_workers(
-        samples,
-        judge_choice,
-        annotator_plugin,
-        role,
-        queries,
-        folder,
-        annotator_options.device,
-        has_stored_annotation,
+    role_queries = RoleQueries(
+        role, judge_choice, annotator_plugin, folder, queries, has_stored_annotation
     )
+    annotate_in_workers(samples, role_queries, annotator_options.device, next_role)

@@ -216,7 +216,7 @@ def read_annotations(
         if not isinstance(key, str) or key not in queries_by_key:
             continue
         if "annotation" in line:
-            stored_annotations[key] = _parse_annotation(
+            stored_annotations[key] = parse_annotation(
                 role, queries_by_key[key], line["annotation"]
             )
         elif key not in stored_annotations or stored_annotations[key].annotation is None:
@@ -225,7 +225,7 @@ def read_annotations(
     return stored_annotations
 
 
-def _parse_annotation(role: str, query: Query, value: object) -> StoredAnnotation:
+def parse_annotation(role: str, query: Query, value: object) -> StoredAnnotation:
     """Return a stored value as an annotation; an error if it is invalid or incomplete."""
     try:
         annotation = ANNOTATION_TYPES[role].model_validate(value)
@@ -247,7 +247,7 @@ def lines_of_parts(folder: Path, role: str, queries: Sequence[ImageQuery]) -> di
         PlanMismatchError: A part has annotations of another judge.
     """
     lines: dict[str, JsonObject] = {}
-    for part_folder in _folders_in_parts(folder):
+    for part_folder in folders_in_parts(folder):
         record = read_judge_record(part_folder)
         if record is None:
             continue
@@ -260,7 +260,7 @@ def lines_of_parts(folder: Path, role: str, queries: Sequence[ImageQuery]) -> di
     return lines
 
 
-def _folders_in_parts(folder: Path) -> list[Path]:
+def folders_in_parts(folder: Path) -> list[Path]:
     """Return the folders of a judge in the parts of a run.
 
     Args:
@@ -278,7 +278,7 @@ def remove_annotations_of_parts(out: Path, judges: Iterable[JudgeChoice]) -> Non
         out: Parent of the judges' folders: RUN/annotations.
     """
     for judge_choice in judges:
-        for path in _folders_in_parts(out / judge_choice.folder_name):
+        for path in folders_in_parts(out / judge_choice.folder_name):
             shutil.rmtree(path, ignore_errors=True)
     remove_empty_parts(out.parent)
 
