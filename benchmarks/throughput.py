@@ -148,11 +148,14 @@ def prepare_extraction(side: int, count: int, seconds: float, folder: Path) -> C
     write_images(side, count, folder / "images", "png")
     samples = open_samples(folder / "images")
 
+    # An earlier version calls `open_judge` itself.
+    opener = "open_extractor" if hasattr(extract_features, "open_extractor") else "open_judge"
+
     def run() -> None:
         plugin = Plugin()
         with (
             patch.object(extract_features, "load_feature_extractor", lambda _: plugin),
-            patch.object(extract_features, "open_judge", lambda *_: SleepingExtractor()),
+            patch.object(extract_features, opener, lambda *_: SleepingExtractor()),
             patch.object(
                 extract_features,
                 "find_extractor_record",
