@@ -78,7 +78,7 @@ def measure(n_workers: int) -> Measurement:
     from harope_bench.data.run_folder import RunFolder
     from harope_bench.pipeline import workers
     from harope_bench.pipeline.generate import generate, make_plan
-    from harope_bench.pipeline.ray_executor import open_ray_executor
+    from harope_bench.pipeline.ray_connection import open_ray_executor
     from harope_bench.pipeline.workers import Task, use_executor
 
     plan = make_plan("digits-harope", "digits", {"device": "cpu"})

@@ -109,6 +109,7 @@ FILES_AND_WORDS = {
     "test_textfile",
     "test_verify",
     "test_work_lost",
+    "test_worker_machines",
     "test_workers",
     "test_wrappers",
 }

@@ -39,8 +39,9 @@ from harope_bench.pipeline.eval_options import (
 from harope_bench.pipeline.evaluate import check_feature_scoring
 from harope_bench.pipeline.evaluate_prompts import is_prompt_suite
 from harope_bench.pipeline.evaluate_target import evaluate_target
-from harope_bench.pipeline.requirements import raise_missing, suite_requirements
+from harope_bench.pipeline.requirements import suite_requirements
 from harope_bench.pipeline.target import resolve_target
+from harope_bench.pipeline.unmet_requirements import raise_missing
 from harope_bench.reports.result_rows import RESULT_COLUMNS, measurement_rows
 from harope_bench.suites.base import load_suite
 from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions

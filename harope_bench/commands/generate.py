@@ -129,6 +129,8 @@ def generate(
         shard_part,
     )
     from harope_bench.pipeline.named_images import copy_named_images, image_names
+    from harope_bench.pipeline.requirements import requirements_of_machines
+    from harope_bench.pipeline.unmet_requirements import raise_missing
     from harope_bench.pipeline.worker_options import use_workers
 
     if shard is not None and indices is not None:
@@ -151,6 +153,7 @@ def generate(
         echo(json_object_text(summary))
         return
     with use_workers(processes, plan.settings.device):
+        raise_missing(requirements_of_machines([plan.checkpoint], suites=[]))
         generation_summary = generate(plan, sample_indices, out, batch, part=part)
     if indices is not None:
         RunFolder(out).finalize_last_part()

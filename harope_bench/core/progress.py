@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import NoReturn, Self, TextIO
@@ -18,6 +19,8 @@ from harope_bench.core.escaping import terminal_text
 
 SECONDS_BETWEEN_LINES = 60.0
 SECONDS_BETWEEN_STEPS = 0.5  # a bar is drawn at most this often for steps inside a batch
+# The rate is that of the last minutes, because the start loads networks and workers may be lost.
+RATE_SECONDS = 300.0
 
 _open_progress: list[Progress] = []
 
@@ -51,13 +54,13 @@ class Progress:
         self.total = total
         self.unit = unit
         self.count = initial
-        self._initial_count = initial
         self._is_scaled = is_scaled
         self._clock = clock
         self._stream = stream or sys.stderr
-        self._start_time = clock()
-        self._last_line_time = self._start_time
-        self._last_step_time = self._start_time
+        start_time = clock()
+        self._counts = deque([(start_time, initial)])  # of the last minutes, with their times
+        self._last_line_time = start_time
+        self._last_step_time = start_time
         self._step_text = ""
         self._note = ""
         self._bar: tqdm[NoReturn] = tqdm(
@@ -88,6 +91,7 @@ class Progress:
     def advance(self, count: int = 1) -> None:
         """Add `count` finished units."""
         self.count += count
+        self._add_count()
         self._step_text = ""
         if not self._bar.disable:
             self._bar.set_postfix_str(self._note, refresh=False)
@@ -98,6 +102,7 @@ class Progress:
         """Show a text beside the counts, such as the loss of a training."""
         self._note = note
         self._bar.set_postfix_str(note, refresh=False)
+        self._print_due_line()
 
     def show_step(self, step: int, total: int) -> None:
         """Show how many steps of the current batch are finished."""
@@ -110,7 +115,7 @@ class Progress:
 
     def line(self) -> str:
         """Return the line that is printed where stderr is no terminal."""
-        rate = (self.count - self._initial_count) / max(self._clock() - self._start_time, 1e-9)
+        rate = self._rate()
         number = tqdm.format_sizeof if self._is_scaled else "{:,}".format
         counts = number(self.count)
         if self.total:
@@ -125,6 +130,18 @@ class Progress:
                 left = tqdm.format_interval((self.total - self.count) / rate)
                 parts.append(f"{left} left")
         return ", ".join(parts)
+
+    def _add_count(self) -> None:
+        """Remember the count, and forget those of long ago."""
+        now = self._clock()
+        self._counts.append((now, self.count))
+        while len(self._counts) > 2 and self._counts[1][0] <= now - RATE_SECONDS:
+            self._counts.popleft()
+
+    def _rate(self) -> float:
+        """Return the units a second of the last minutes."""
+        first_time, first_count = self._counts[0]
+        return (self.count - first_count) / max(self._clock() - first_time, 1e-9)
 
     def _print_due_line(self) -> None:
         """Print a line if stderr is no terminal and the last one is a minute old."""
@@ -145,3 +162,9 @@ def report_step(step: int, total: int) -> None:
     """Tell the innermost open progress how many steps of the current batch are finished."""
     if _open_progress:
         _open_progress[-1].show_step(step, total)
+
+
+def show_note(text: str) -> None:
+    """Show a text beside the counts of the innermost open progress, and a line that is due."""
+    if _open_progress:
+        _open_progress[-1].set_note(text)

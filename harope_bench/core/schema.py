@@ -443,6 +443,7 @@ WarningCode = Literal[
     "judge",  # weights, class or numerics of the judge
     "judge-changed",  # the judge now installed is not the one that made the features
     "judge-paths",  # shards of features were computed on different code paths
+    "devices",  # workers had devices of several kinds
     "substitute",  # another judge replaces the official one
     "imported",  # the numbers come from an official script that ran elsewhere
     "reference",  # content or origin of the reference

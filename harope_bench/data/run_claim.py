@@ -11,7 +11,6 @@ SECONDS_BETWEEN_SIGNS. A claim of another machine without a sign for SILENT_SECO
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -28,7 +27,7 @@ from harope_bench.core.errors import RunBusyError, StorageError
 from harope_bench.core.index_ranges import IndexRanges, parse_ranges
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.part_files import boot_token
-from harope_bench.core.record_base import shorten_text
+from harope_bench.core.record_base import Record, shorten_text
 from harope_bench.core.storage import read_if_present, write_text
 
 LOCK_FILE = ".writer.lock"
@@ -62,8 +61,7 @@ class RunPart:
         return run_folder / PARTS_FOLDER / self.name
 
 
-@dataclass(frozen=True)
-class Writer:
+class Writer(Record):
     """The process that holds a claim.
 
     Attributes:
@@ -195,7 +193,10 @@ def live_writer(claim_folder: Path) -> Writer | None:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            return _read_writer(claim_folder) or Writer("this machine", 0, "", boot_token())
+            unknown_writer = Writer(
+                host="this machine", process=0, start_time="", boot=boot_token()
+            )
+            return _read_writer(claim_folder) or unknown_writer
         except (OSError, NotImplementedError):
             pass
         else:
@@ -221,8 +222,8 @@ def _remote_writer(claim_folder: Path) -> Writer | None:
 def _read_writer(claim_folder: Path) -> Writer | None:
     """Return the process in the writer file of a claimed folder; None without a readable one."""
     try:
-        return Writer(**parse_json(read_if_present(claim_folder / WRITER_FILE) or b""))
-    except (StorageError, TypeError, ValueError):
+        return Writer.model_validate(parse_json(read_if_present(claim_folder / WRITER_FILE) or b""))
+    except (StorageError, ValueError):
         return None
 
 
@@ -238,16 +239,21 @@ def _busy_error(folder: Path, claim_folder: Path, writer: Writer | None) -> RunB
     return RunBusyError(f"{folder} is being written by {writer_text}; {advice}")
 
 
+def _this_process(part: RunPart | None) -> Writer:
+    """Return what this process writes about its claim."""
+    return Writer(
+        host=platform.node(),
+        process=os.getpid(),
+        start_time=datetime.now(UTC).isoformat(timespec="seconds"),
+        boot=boot_token(),
+        indices=None if part is None else str(part.indices),
+    )
+
+
 @contextmanager
 def _signs_of_life(claim_folder: Path, part: RunPart | None) -> Iterator[None]:
     """Keep the writer file of a claimed folder, touched now and then, while the block runs."""
-    writer = Writer(
-        platform.node(),
-        os.getpid(),
-        datetime.now(UTC).isoformat(timespec="seconds"),
-        boot_token(),
-        None if part is None else str(part.indices),
-    )
+    writer = _this_process(part)
     path = claim_folder / WRITER_FILE
     has_ended = threading.Event()
 
@@ -258,7 +264,7 @@ def _signs_of_life(claim_folder: Path, part: RunPart | None) -> Iterator[None]:
 
     thread = threading.Thread(target=touch_often, name="harope-bench-claim", daemon=True)
     with suppress(StorageError):
-        write_text(path, json.dumps(vars(writer)))
+        write_text(path, writer.to_json())
     thread.start()
     try:
         yield

@@ -16,7 +16,7 @@ from harope_bench.core.errors import PlanMismatchError, SampleError, StorageErro
 from harope_bench.core.index_ranges import IndexRanges, parse_ranges
 from harope_bench.core.json_lines import append_line, drop_partial_line, read_lines
 from harope_bench.core.part_files import remove_stale_parts
-from harope_bench.core.record_base import validation_summary
+from harope_bench.core.record_base import shorten_text, validation_summary
 from harope_bench.core.regular_file import LINES_BYTES, is_file
 from harope_bench.core.schema import Plan, Request, SampleRecord
 from harope_bench.core.storage import (
@@ -27,13 +27,16 @@ from harope_bench.core.storage import (
     write_atomically,
     write_text,
 )
+from harope_bench.core.text_file import decode_text
 from harope_bench.data.image_io import encode_png
 from harope_bench.data.run_claim import RunPart, live_writer, part_folders, remove_empty_parts
 
 PLAN_FILE = "plan.json"
 RECORDS_FILE = "samples.jsonl"
 REQUESTS_FILE = "requests.jsonl"
+WARNINGS_FILE = "warnings.txt"  # a line each; only in runs that have one
 IMAGES_FOLDER = "images"
+MAX_WARNING = 1000  # characters
 LOCK_FILE = ".lock"
 # Folders that `eval` writes beside the images.
 RESULTS_FOLDER = "results"
@@ -172,6 +175,24 @@ class RunFolder:
             for name in (RECORDS_FILE, REQUESTS_FILE):
                 drop_partial_line(self._records_folder / name)
             remove_stale_parts(self.folder / IMAGES_FOLDER)
+
+    def add_warnings(self, texts: Iterable[str]) -> None:
+        """Record warnings about the images, for all results of the run; each text once."""
+        with self.lock():
+            warnings = dict.fromkeys([*self.read_warnings(), *texts])
+            write_text(self.folder / WARNINGS_FILE, "".join(f"{text}\n" for text in warnings))
+
+    def read_warnings(self) -> tuple[str, ...]:
+        """Return the recorded warnings about the images.
+
+        Raises:
+            StorageError: The file is not text of a reasonable size.
+        """
+        path = self.folder / WARNINGS_FILE
+        return tuple(
+            shorten_text(line, MAX_WARNING)
+            for line in decode_text(read_if_present(path) or b"", path).splitlines()
+        )
 
     def lock(self) -> BaseFileLock:
         """Return the lock that a process holds for a moment while it changes records."""

@@ -410,6 +410,7 @@ def _run_set(run: RunFolder, plan: Plan | None, count: int | None) -> SampleSet:
         _check_requests_complete(run, all_records, request_ranges)
     if plan is not None and not plan.checkpoint.is_repeatable:
         warnings = (*warnings, NOT_REPEATABLE_WARNING)
+    warnings = (*warnings, *run.read_warnings())
 
     # All samples that belong to the set must exist.
     if count is not None:

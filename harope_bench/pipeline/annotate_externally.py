@@ -71,7 +71,8 @@ def annotate_externally(
 
     runner_options = {"device": annotator_options.device, **annotator_options.runner_options}
     if current_executor().n_workers > 1:
-        _annotate_in_folders(judge_choice, annotator_options.python, runner_options, lines, folder)
+        python = annotator_options.python
+        _annotate_in_folders(judge_choice, runner, python, runner_options, lines, folder)
         return
     external_annotator.run_annotator(annotator_options.python, runner, folder, runner_options)
     if read_judge_record(folder) is None:
@@ -82,13 +83,14 @@ def annotate_externally(
 
 def _annotate_in_folders(
     judge_choice: JudgeChoice,
+    runner: Path,
     python: Path,
     runner_options: Mapping[str, str],
     lines: Sequence[JsonObject],
     folder: Path,
 ) -> None:
     """Have workers run the script, each part in a temporary folder; append what comes back."""
-    config = {"judge_choice": judge_choice, "python": python, "runner_options": runner_options}
+    config = {"runner": runner, "python": python, "runner_options": runner_options}
     task = Task("annotate-externally", config, runner_options["device"])
     units = [{**line, "image": str((folder / line["image"]).resolve())} for line in lines]
     names = [f"image {line['index']}" for line in lines]
@@ -102,24 +104,22 @@ def _annotate_in_folders(
 class ExternalAnnotationWorker:
     """Answers queries with a script in another Python; a worker of `run_units`."""
 
-    def __init__(
-        self, judge_choice: JudgeChoice, python: Path, runner_options: Mapping[str, str]
-    ) -> None:
+    def __init__(self, runner: Path, python: Path, runner_options: Mapping[str, str]) -> None:
         """Keep how the script is run."""
-        self._judge_choice = judge_choice
+        self._runner = runner
         self._python = python
         self._runner_options = runner_options
 
     def results(self, units: Iterable[JsonObject]) -> Iterator[tuple[JsonObject, JudgeRecord]]:
         """Yield the line of each query for annotations.jsonl, with the judge's record."""
-        runner = self._judge_choice.annotator.runner
-        assert runner is not None
         lines = list(units)
         with TemporaryDirectory(prefix="harope-bench-") as name:
             folder = Path(name)
             text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
             write_text(folder / QUERIES_FILE, text)
-            external_annotator.run_annotator(self._python, runner, folder, self._runner_options)
+            external_annotator.run_annotator(
+                self._python, self._runner, folder, self._runner_options
+            )
             record = read_judge_record(folder)
             assert record is not None  # `run_annotator` has checked it
             answers = read_lines_by_field(folder / ANNOTATIONS_FILE, "key", str)

@@ -36,7 +36,7 @@ from harope_bench.pipeline.annotation_folder import (
     query_key,
 )
 from harope_bench.pipeline.external_annotator import ANNOTATIONS_FILE
-from harope_bench.pipeline.workers import Task, run_units
+from harope_bench.pipeline.workers import Task, is_memory_error, run_units
 
 # After so many failures and no success, the judge and not the image is the cause.
 MAX_FIRST_FAILURES = 5
@@ -374,6 +374,8 @@ def _network_outputs(
         image = np.array(queried_image.image)
         return loaded_annotator.run_network(role, image, queried_image.query.query)
     except IMAGE_ERRORS as error:
+        if is_memory_error(error):
+            raise  # of the device, not of the image; the executor names the image
         return error
 
 
@@ -389,5 +391,7 @@ def _finish_query(
         annotation = loaded_annotator.finish_annotation(outputs)
         line["annotation"] = annotation.model_dump(mode="json", exclude_none=True)
     except IMAGE_ERRORS as error:
+        if is_memory_error(error):
+            raise
         line["error"] = f"{type(error).__name__}: {first_line(error)}"
     return AnnotatedImageQuery(queried_image.image, line)

@@ -484,6 +484,7 @@ def _make_result(
     warnings = (
         *make_warnings("lenient", [LENIENT_WARNING] if method.is_lenient else []),
         *make_warnings("images", _failure_warnings(shards)),
+        *make_warnings("devices", current_executor().device_warnings()),
     )
     scale = subject.plan.checkpoint.scale if subject.plan is not None else None
     return build_result(

@@ -22,12 +22,12 @@ from harope_bench.judges.base import Annotator, JudgeChoice, load_judge
 from harope_bench.leaderboards.table_spec import load_table
 from harope_bench.models.load_checkpoint import find_weights_path, load_checkpoint_record
 from harope_bench.pipeline.requirements import (
-    UnmetRequirement,
     checkpoint_requirement,
     judge_requirements,
     package_requirements,
     prompts_requirement,
 )
+from harope_bench.pipeline.unmet_requirements import UnmetRequirement
 from harope_bench.suites.base import PromptSuite, load_suite
 from harope_bench.training.recipe import read_recipe
 

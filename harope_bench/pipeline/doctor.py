@@ -25,13 +25,13 @@ from harope_bench.judges.base import (
 from harope_bench.models.load_checkpoint import check_weights_file, load_checkpoint_record
 from harope_bench.pipeline import selftest
 from harope_bench.pipeline.requirements import (
-    UnmetRequirement,
     checkpoint_requirement,
     extra_requirement,
     judge_requirements,
     prompts_requirement,
     reference_requirement,
 )
+from harope_bench.pipeline.unmet_requirements import UnmetRequirement
 from harope_bench.suites.base import PromptSuite, Suite, load_suite
 
 REQUIRED_PACKAGES = (

@@ -544,7 +544,10 @@ def _score(
         make_provenance(
             start_time, scoring.device, {**extraction.flags, **current_executor().provenance()}
         ),
-        warnings_before(samples, notes, extraction, reference),
+        (
+            *warnings_before(samples, notes, extraction, reference),
+            *make_warnings("devices", current_executor().device_warnings()),
+        ),
         judge_error_rates([extraction.judge]),
     )
     arrays = {**output.per_sample, "indices": extraction.features.indices}

@@ -495,6 +495,7 @@ def _evaluate_one(
             *make_warnings("images", samples.warnings),
             *make_warnings("substitute", substitute_warnings(records)),
             *make_warnings("judge", judge_weights_warnings(judges.values(), records)),
+            *make_warnings("devices", current_executor().device_warnings()),
             *lenient_warnings(scoring),
         ),
         judge_error_rates(records.values()),

@@ -30,20 +30,24 @@ from harope_bench.pipeline.generate import generate, requested_indices
 from harope_bench.pipeline.register_target import register_target
 from harope_bench.pipeline.rejected_options import check_options
 from harope_bench.pipeline.requirements import (
-    UnmetRequirement,
     missing_requirements,
-    plan_or_requirement,
     prompts_requirement,
-    raise_missing,
+    requirements_of_machines,
     suite_requirements,
 )
 from harope_bench.pipeline.target import (
     CHECKPOINTS,
+    CLASSIFIERS,
     RUN_FOLDERS,
     Target,
     TargetKind,
     plan_target,
     resolve_target,
+)
+from harope_bench.pipeline.unmet_requirements import (
+    UnmetRequirement,
+    plan_or_requirement,
+    raise_missing,
 )
 from harope_bench.suites.base import load_suite
 from harope_bench.suites.official_layouts.prompt_folder import is_tiled
@@ -229,12 +233,16 @@ def _plan_run(target: Target, options: EvalOptions) -> tuple[Target, list[UnmetR
     if target.kind not in CHECKPOINTS:
         if not has_image_evaluators(options):
             return target, []
-        return target, _missing_for_images(target, options)
+        return target, [
+            *_missing_for_images(target, options),
+            *_missing_on_machines(target, options),
+        ]
     if not has_image_evaluators(options):
         return replace(target, plan=plan_target(target, options)), []
     if target.kind is TargetKind.CLASSIFIER:
         check_options(target, options)  # its error names the option; that of the plan a setting
-        return replace(target, plan=plan_target(target, options)), []
+        target = replace(target, plan=plan_target(target, options))
+        return target, _missing_on_machines(target, options)
 
     plan = plan_or_requirement(lambda: plan_target(target, options))
     scoring = required_scoring(options, image_evaluators(options))
@@ -258,6 +266,17 @@ def _missing_for_images(target: Target, options: EvalOptions) -> list[UnmetRequi
     if target.kind is TargetKind.OFFICIAL_RESULTS:  # these contain annotations and need no judge
         return [prompts]
     return suite_requirements([suite], required_scoring(options, image_evaluators(options)))
+
+
+def _missing_on_machines(target: Target, options: EvalOptions) -> list[UnmetRequirement]:
+    """Return what other machines lack to judge images, or to classify, before the first image."""
+    if target.kind is TargetKind.OFFICIAL_RESULTS or target.suite is None:
+        return []
+    if target.kind in CLASSIFIERS:
+        assert target.plan is not None
+        return requirements_of_machines([target.plan.checkpoint], suites=[])
+    scoring = required_scoring(options, image_evaluators(options))
+    return requirements_of_machines([], [target.suite], scoring)
 
 
 def check_prompt_judges(runs: Sequence[TargetRun]) -> None:

@@ -51,10 +51,10 @@ from harope_bench.pipeline.workers import SerialExecutor, Task, current_executor
 from harope_bench.suites.base import Suite, load_suite
 
 MAX_PART_NAME = 60  # characters of the indices in the name of a part
-# Padded batches that another process generates in one go: about a minute of a large network, and
-# few enough that all processes end at about the same time.
-MAX_TILES = 16
-PARTS_PER_WORKER = 8
+# What another process generates in one go: so many seconds of work, and no more images than fit
+# beside each other in memory.
+SECONDS_PER_PART = 45.0
+MAX_IMAGES_PER_PART = 512
 
 
 @dataclass(frozen=True)
@@ -387,7 +387,9 @@ def _generate_tiles(
     executor = current_executor()
     if generator is not None:
         executor = SerialExecutor(GenerationWorker(plan, generator))
-    n_tiles = min(MAX_TILES, len(tiles) // (PARTS_PER_WORKER * executor.n_workers))
+    if executor.device_warnings():
+        run.add_warnings(executor.device_warnings())
+    n_tiles = MAX_IMAGES_PER_PART // plan.settings.tile
     title = f"generate {plan.checkpoint.name} on {plan.settings.device}"
     with Progress(title, len(requests), "image") as progress:
 
@@ -398,7 +400,9 @@ def _generate_tiles(
         n_waiting = waiting_limit(3 * plan.settings.resolution**2, minimum=2)
         with OrderedWriter(encode_image, store, n_waiting) as writer:
             pending_images: list[GeneratedImage | EncodedSample] = []
-            for _, tile_images in run_units(task, tiles, names, n_tiles, executor):
+            for _, tile_images in run_units(
+                task, tiles, names, n_tiles, executor, SECONDS_PER_PART
+            ):
                 pending_images += tile_images
                 if len(pending_images) >= batch:
                     submit_all(writer, pending_images)
@@ -415,23 +419,9 @@ class GenerationWorker:
         self._generator = generator or open_generator(plan.checkpoint, plan.settings)
 
     def results(self, units: Iterable[Sequence[Request]]) -> Iterator[list[GeneratedImage]]:
-        """Yield the images of each padded batch.
-
-        Raises:
-            OptionError: The memory of the device is too small.
-        """
+        """Yield the images of each padded batch."""
         for requests in units:
-            try:
-                yield _generate_tile(self._generator, requests, self._settings)
-            except RuntimeError as error:
-                # torch's class, which this module does not import
-                if type(error).__name__ != "OutOfMemoryError":
-                    raise
-                raise OptionError(
-                    f"--device {self._settings.device} has too little free memory for samples"
-                    f" {requests[0].index}-{requests[-1].index}; end other processes there, or use"
-                    " another device"
-                ) from error
+            yield _generate_tile(self._generator, requests, self._settings)
 
     def pack(self, result: Sequence[GeneratedImage]) -> list[EncodedSample]:
         """Return the images as they are stored, which is smaller."""

@@ -25,13 +25,9 @@ from harope_bench.models.register_checkpoint import (
 )
 from harope_bench.models.register_pipeline import Trial
 from harope_bench.pipeline.eval_options import EvalOptions, required_scoring
-from harope_bench.pipeline.requirements import (
-    UnmetRequirement,
-    blocking_requirements,
-    package_requirements,
-    suite_requirements,
-)
+from harope_bench.pipeline.requirements import package_requirements, suite_requirements
 from harope_bench.pipeline.target import Target, resolve_checkpoint
+from harope_bench.pipeline.unmet_requirements import UnmetRequirement, blocking_requirements
 
 PIPELINE_MODULES = (*NETWORK_MODULES, "diffusers", "transformers", "accelerate")
 

@@ -42,11 +42,7 @@ from harope_bench.pipeline.evaluate_prompts import (
 from harope_bench.pipeline.kept_extractor import keep_extractor
 from harope_bench.pipeline.requirements import (
     RequiredScoring,
-    UnmetRequirement,
-    blocking_requirements,
     missing_requirements,
-    plan_or_requirement,
-    raise_missing,
     suite_requirements,
 )
 from harope_bench.pipeline.row_plans import (
@@ -72,6 +68,12 @@ from harope_bench.pipeline.table_runs import (
     has_network_columns,
     plan_table_runs,
     suites_without_checkpoint,
+)
+from harope_bench.pipeline.unmet_requirements import (
+    UnmetRequirement,
+    blocking_requirements,
+    plan_or_requirement,
+    raise_missing,
 )
 from harope_bench.reports.report_page import write_report
 from harope_bench.reports.tables import render_table

@@ -7,21 +7,13 @@ need, and list everything that is missing at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from harope_bench.core import registry
-from harope_bench.core.errors import (
-    COMMAND_STARTS,
-    BenchError,
-    MissingAssetError,
-    MissingExtraError,
-    MissingRequirementsError,
-    MissingVaeError,
-    WeightsError,
-)
 from harope_bench.core.extras import (
     EXTRAS,
     NETWORK_MODULES,
@@ -30,10 +22,10 @@ from harope_bench.core.extras import (
     missing_text,
 )
 from harope_bench.core.schema import Checkpoint, Plan
-from harope_bench.judges.base import JudgeChoice
+from harope_bench.judges.base import Judge, JudgeChoice, LoadedAnnotator, LoadedFeatureExtractor
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.base import load_backbone
-from harope_bench.models.load_checkpoint import find_weights_path
+from harope_bench.models.load_checkpoint import check_weights_file, find_weights_path
 from harope_bench.models.pipeline_manifest import check_manifest
 from harope_bench.pipeline.annotator_choice import AnnotatorOptions
 from harope_bench.pipeline.chosen_judges import chosen_feature_extractor
@@ -43,6 +35,12 @@ from harope_bench.pipeline.evaluate_prompts import (
     is_prompt_suite,
     select_prompt_evaluators,
 )
+from harope_bench.pipeline.unmet_requirements import (
+    UnmetRequirement,
+    probe_requirement,
+    unique_requirements,
+)
+from harope_bench.pipeline.workers import current_executor
 from harope_bench.suites.base import (
     ClassificationSuite,
     PromptSuite,
@@ -52,29 +50,11 @@ from harope_bench.suites.base import (
 )
 from harope_bench.suites.suite_reference import find_suite_reference, making_advice
 
+WEIGHTS_ON_MACHINES_ADVICE = (
+    "register the same weights there, or share HAROPE_BENCH_HOME among all machines"
+)
 
-class UnmetRequirement(NamedTuple):
-    """Something that a run needs and that is missing, and the command that provides it.
-
-    status: broken where it exists and is altered or damaged.
-    is_blocking: a run cannot start without it. An annotator that runs in another Python is not
-        blocking, because it can annotate after generation.
-    """
-
-    area: str
-    name: str
-    detail: str
-    command: str
-    status: Literal["missing", "broken"] = "missing"
-    is_blocking: bool = True
-
-    @property
-    def text(self) -> str:
-        """Return detail and command in one line without a semicolon."""
-        is_command = self.command.startswith(COMMAND_STARTS)
-        advice = f"run: {self.command}" if is_command else self.command
-        text = f"{self.detail} - {advice}" if advice else self.detail
-        return text.replace(";", ",")
+AnyJudge = Judge[LoadedFeatureExtractor | LoadedAnnotator]
 
 
 @dataclass(frozen=True)
@@ -93,6 +73,21 @@ class RequiredScoring:
     is_rescored: bool = False
 
 
+class RequiredJudges(NamedTuple):
+    """The judges that a suite's evaluators need; an extractor once for each evaluator."""
+
+    annotators: list[JudgeChoice]
+    extractors: list[str]
+
+
+class MachineJudge(NamedTuple):
+    """A judge as it travels to other machines, with the hash of the weights that they need."""
+
+    name: str
+    judge: AnyJudge
+    weights_sha256: str
+
+
 def missing_requirements(
     plans: Plan | Sequence[Plan], scoring: RequiredScoring | None = None
 ) -> list[UnmetRequirement]:
@@ -108,8 +103,67 @@ def missing_requirements(
     for plan in plan_list:
         missing += backbone_packages(plan)
         missing.append(requests_requirement(plan))
-    missing += suite_requirements([plan.suite for plan in plan_list], scoring)
-    return _unique(missing)
+    suites = [plan.suite for plan in plan_list]
+    missing += suite_requirements(suites, scoring)
+    missing += requirements_of_machines([plan.checkpoint for plan in plan_list], suites, scoring)
+    return unique_requirements(missing)
+
+
+def requirements_of_machines(
+    checkpoints: Sequence[Checkpoint],
+    suites: Iterable[str],
+    scoring: RequiredScoring | None = None,
+) -> list[UnmetRequirement]:
+    """Return what the other machines of a cluster lack to do parts of the work.
+
+    Prompts and references stay with the driver.
+    """
+    judges = _machine_judges(suites, scoring or RequiredScoring())
+    unique_checkpoints = list({checkpoint.name: checkpoint for checkpoint in checkpoints}.values())
+    answers = current_executor().ask_machines(worker_requirements, unique_checkpoints, judges)
+    return [
+        requirement._replace(detail=f"{host}: {requirement.detail}")
+        for host, requirements in answers
+        for requirement in requirements
+    ]
+
+
+def _machine_judges(suites: Iterable[str], scoring: RequiredScoring) -> list[MachineJudge]:
+    """Return the judges that run in workers. Those that this machine lacks are left out."""
+    machine_judges: list[MachineJudge] = []
+    for name in dict.fromkeys(suites):
+        suite = load_suite(name)
+        if scoring.is_rescored or isinstance(suite, ClassificationSuite):
+            continue
+        judges = _required_judges(name, suite, scoring)
+        for choice in dict.fromkeys([*judges.annotators, *map(JudgeChoice, judges.extractors)]):
+            judge = choice.judge
+            if judge.runner is None and not judge_requirements(choice):
+                sha256 = judge.weights_sha256()
+                machine_judges.append(MachineJudge(choice.name, judge, sha256))
+    return machine_judges
+
+
+def worker_requirements(
+    checkpoints: Sequence[Checkpoint], judges: Sequence[MachineJudge]
+) -> list[UnmetRequirement]:
+    """Return what this machine lacks to generate and to judge: weights and packages."""
+    missing: list[UnmetRequirement | None] = []
+    for checkpoint in checkpoints:
+        weights = probe_requirement(
+            "checkpoint", checkpoint.name, partial(check_weights_file, checkpoint), ""
+        )
+        if weights is not None:
+            missing.append(weights._replace(command=WEIGHTS_ON_MACHINES_ADVICE))
+        packages = load_backbone(checkpoint.backbone).packages
+        missing += package_requirements((*NETWORK_MODULES, *packages))
+    for name, judge, sha256 in judges:
+        requirements = _requirements_of_judge(name, judge)
+        if not requirements and judge.weights_sha256() != sha256:
+            detail = f"weights of judge {name} differ from those of the driver"
+            requirements = [UnmetRequirement("judge", name, detail, WEIGHTS_ON_MACHINES_ADVICE)]
+        missing += requirements
+    return unique_requirements(missing)
 
 
 def suite_requirements(
@@ -126,18 +180,31 @@ def suite_requirements(
             missing.append(prompts_requirement(name))
         if not scoring.is_rescored:
             missing += _scoring_requirements(name, suite, scoring)
-    return _unique(missing)
+    return unique_requirements(missing)
 
 
 def _scoring_requirements(
     name: str, suite: Suite, scoring: RequiredScoring
 ) -> list[UnmetRequirement | None]:
-    """Return what the evaluators of one suite need and that is missing.
+    """Return the missing judges and references of the evaluators of one suite."""
+    missing: list[UnmetRequirement | None] = []
+    judges = _required_judges(name, suite, scoring)
+    for judge_choice in judges.annotators:
+        missing += judge_requirements(judge_choice, scoring.python)
+    for extractor in judges.extractors:
+        missing += judge_requirements(JudgeChoice(extractor), scoring.python)
+        if not scoring.reference:
+            missing.append(reference_requirement(name, extractor))
+    return missing
+
+
+def _required_judges(name: str, suite: Suite, scoring: RequiredScoring) -> RequiredJudges:
+    """Return the judges of the evaluators of one suite.
 
     An evaluator of prompts needs an annotator for each role. An evaluator of features needs one
-    feature extractor and its reference.
+    feature extractor.
     """
-    missing: list[UnmetRequirement | None] = []
+    annotators: list[JudgeChoice] = []
     prompt_evaluator_names: list[str] = []
     if is_prompt_suite(name):
         prompt_scoring = PromptScoring(
@@ -148,9 +215,7 @@ def _scoring_requirements(
         )
         evaluators = select_prompt_evaluators(suite, prompt_scoring, scoring.evaluators)
         prompt_evaluator_names = [evaluator.name for evaluator in evaluators]
-        judge_choices = [choice for e in evaluators for choice in e.judges.values()]
-        for judge_choice in dict.fromkeys(judge_choices):
-            missing += judge_requirements(judge_choice, scoring.python)
+        annotators = [choice for e in evaluators for choice in e.judges.values()]
 
     feature_evaluators = [
         evaluator
@@ -160,16 +225,16 @@ def _scoring_requirements(
     judge = scoring.judge
     if is_prompt_suite(name):
         judge = chosen_feature_extractor(judge, bool(prompt_evaluator_names))
+    extractors: list[str] = []
     for profile in scoring.profiles if feature_evaluators else ():
         feature_scoring = FeatureScoring(
             name, scoring.reference, scoring.rules, profile=profile, judge=judge
         )
-        for evaluator in feature_evaluators:
-            extractor = resolve_profile(suite, evaluator, feature_scoring).judge
-            missing += judge_requirements(JudgeChoice(extractor), scoring.python)
-            if not scoring.reference:
-                missing.append(reference_requirement(name, extractor))
-    return missing
+        extractors += [
+            resolve_profile(suite, evaluator, feature_scoring).judge
+            for evaluator in feature_evaluators
+        ]
+    return RequiredJudges(list(dict.fromkeys(annotators)), extractors)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -194,7 +259,7 @@ def checkpoint_requirement(checkpoint: Checkpoint) -> UnmetRequirement | None:
         return UnmetRequirement("checkpoint", name, detail, command)
     if path.name != lora_manifest.MANIFEST:
         return None
-    return _requirement("checkpoint", name, lambda: check_manifest(path, checkpoint), command)
+    return probe_requirement("checkpoint", name, lambda: check_manifest(path, checkpoint), command)
 
 
 def backbone_packages(plan: Plan) -> list[UnmetRequirement]:
@@ -213,7 +278,7 @@ def requests_requirement(plan: Plan) -> UnmetRequirement | None:
     suite = load_suite(plan.suite)
     if isinstance(suite, PromptSuite | ClassificationSuite):
         return None
-    return _requirement(
+    return probe_requirement(
         "prompts",
         plan.suite,
         lambda: suite.requests([0], plan.settings),
@@ -223,7 +288,7 @@ def requests_requirement(plan: Plan) -> UnmetRequirement | None:
 
 def prompts_requirement(name: str) -> UnmetRequirement | None:
     """Return the prompts of a suite if they are missing or altered."""
-    return _requirement(
+    return probe_requirement(
         "prompts", name, load_prompt_suite(name).prompts_source, f"harope-bench fetch {name}"
     )
 
@@ -237,7 +302,7 @@ def reference_requirement(name: str, judge: str) -> UnmetRequirement | None:
     command = f"harope-bench train {name}-reference"
     if f"{name}-reference" not in registry.list_entries("recipes"):
         command = making_advice(judge, suite.resolution)
-    return _requirement("reference", name, lambda: find_suite_reference(suite, judge), command)
+    return probe_requirement("reference", name, lambda: find_suite_reference(suite, judge), command)
 
 
 def judge_requirements(choice: JudgeChoice, python: Path | None = None) -> list[UnmetRequirement]:
@@ -246,13 +311,17 @@ def judge_requirements(choice: JudgeChoice, python: Path | None = None) -> list[
     A judge that runs in another Python needs nothing here if that Python is given.
     """
     judge = choice.judge
-    is_external = judge.runner is not None
-    if is_external and python is not None:
+    if judge.runner is not None and python is not None:
         return []
+    return _requirements_of_judge(choice.name, judge)
+
+
+def _requirements_of_judge(name: str, judge: AnyJudge) -> list[UnmetRequirement]:
+    """Return the missing weights and packages of a judge that runs with this Python."""
     missing = package_requirements(judge.packages)
-    weights = _requirement("judge", choice.name, judge.weights_sha256, "reinstall harope-bench")
+    weights = probe_requirement("judge", name, judge.weights_sha256, "reinstall harope-bench")
     if weights is not None:
-        missing.insert(0, weights._replace(is_blocking=not is_external))
+        missing.insert(0, weights._replace(is_blocking=judge.runner is None))
     return missing
 
 
@@ -272,80 +341,3 @@ def extra_requirement(extra_name: str) -> UnmetRequirement | None:
     """Return an extra if any of its packages is not installed."""
     requirements = package_requirements(EXTRAS[extra_name])
     return next((item for item in requirements if item.name == extra_name), None)
-
-
-def _requirement(
-    area: str, name: str, probe: Callable[[], object], command: str
-) -> UnmetRequirement | None:
-    """Return the requirement for the error that a probe raises; None where it raises none.
-
-    Advice of the error takes precedence over `command`.
-    """
-    try:
-        probe()
-    except MissingExtraError as error:
-        return _requirement_of_error("extra", name, error, command, "missing")
-    except MissingAssetError as error:
-        return _requirement_of_error(area, name, error, command, "missing")
-    except BenchError as error:
-        return _requirement_of_error(area, name, error, command, "broken")
-    return None
-
-
-def _requirement_of_error(
-    area: str, name: str, error: BenchError, command: str, status: Literal["missing", "broken"]
-) -> UnmetRequirement:
-    return UnmetRequirement(area, name, error.detail, error.advice or command, status)
-
-
-# ------------------------------------------------------------------------------------------------
-# errors about all missing requirements
-
-
-def plan_or_requirement(make: Callable[[], Plan]) -> Plan | UnmetRequirement:
-    """Return the plan, or what is missing to make it: a base, an autoencoder, a package.
-
-    Raises:
-        OptionError, UnknownNameError: The plan itself is wrong.
-    """
-    try:
-        return make()
-    except MissingExtraError as error:
-        return _requirement_of_error("extra", "plan", error, command="", status="missing")
-    except (WeightsError, MissingVaeError) as error:
-        return _requirement_of_error("checkpoint", "plan", error, command="", status="missing")
-
-
-def blocking_requirements(missing: Iterable[UnmetRequirement]) -> list[UnmetRequirement]:
-    """Return the requirements without which no run can start."""
-    return [requirement for requirement in missing if requirement.is_blocking]
-
-
-def raise_missing(missing: Sequence[UnmetRequirement]) -> None:
-    """Raise one error about all missing requirements, if any keeps a run from starting.
-
-    Raises:
-        MissingRequirementsError: One line with the count, and the command of each requirement.
-    """
-    requirements = _unique(missing)
-    if not blocking_requirements(requirements):
-        return
-    if len(requirements) == 1:
-        raise MissingRequirementsError(requirements[0].detail, requirements[0].command)
-    texts = "; ".join(
-        f"({number}) {requirement.text}" for number, requirement in enumerate(requirements, 1)
-    )
-    raise MissingRequirementsError(f"{len(requirements)} requirements are not met: {texts}")
-
-
-def _unique(missing: Iterable[UnmetRequirement | None]) -> list[UnmetRequirement]:
-    """Return each requirement once; two are equal in area and detail.
-
-    Extras are equal in their command too: one installation provides all packages of an extra.
-    """
-    by_key: dict[tuple[str, str], UnmetRequirement] = {}
-    for item in missing:
-        if item is not None:
-            is_install = item.area == "extra" and item.command.startswith("pip install")
-            by_key.setdefault((item.area, item.command if is_install else item.detail), item)
-    return list(by_key.values())

@@ -15,11 +15,7 @@ from harope_bench.leaderboards.match_runs import Scale
 from harope_bench.models.load_checkpoint import SettingValue
 from harope_bench.pipeline.annotator_choice import AnnotatorOptions
 from harope_bench.pipeline.gpu_rates import load_rates
-from harope_bench.pipeline.requirements import (
-    UnmetRequirement,
-    missing_requirements,
-    plan_or_requirement,
-)
+from harope_bench.pipeline.requirements import missing_requirements
 from harope_bench.pipeline.row_plans import (
     NO_OVERRIDES,
     RunOptions,
@@ -34,6 +30,7 @@ from harope_bench.pipeline.run_costs import (
     estimate_rows_without_checkpoint,
 )
 from harope_bench.pipeline.table_runs import plan_table_runs
+from harope_bench.pipeline.unmet_requirements import UnmetRequirement, plan_or_requirement
 from harope_bench.suites.base import load_suite
 
 

@@ -19,7 +19,7 @@ from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, find_runs, ta
 from harope_bench.leaderboards.match_runs import Scale, is_checkpoint_of_cell
 from harope_bench.leaderboards.table_spec import Column, Row, Table
 from harope_bench.models.load_checkpoint import load_checkpoint_record
-from harope_bench.pipeline.requirements import UnmetRequirement, raise_missing
+from harope_bench.pipeline.unmet_requirements import UnmetRequirement, raise_missing
 
 
 class PlannedRun(NamedTuple):

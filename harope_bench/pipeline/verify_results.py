@@ -398,8 +398,10 @@ def _score_differences(
         stored_result.provenance,
         warnings_before(run.samples, notes, extraction, reference),
     )
-    # Mixed numerics are a property of the former extraction, so that warning is not compared.
-    stored_warnings = [w for w in stored_result.warnings if w.code != "judge-paths"]
+    # Mixed numerics and devices are properties of the former extraction, which is not compared.
+    stored_warnings = [
+        w for w in stored_result.warnings if w.code not in ("judge-paths", "devices")
+    ]
     yield from mapping_differences(
         _warnings_and_order(stored_result, stored_warnings),
         _warnings_and_order(new_result, new_result.warnings),

@@ -86,10 +86,11 @@ def use_workers(
     if not is_installed("ray"):
         option = f"--workers {n_workers}" if options.ray is None else f"--ray {options.ray}"
         raise MissingExtraError(
-            f"{option} needs the extra ray: ray is not installed; {install_command('ray')}, or"
-            " start processes with --shard 1/N, 2/N and so on, which need no Ray"
+            f"{option} needs the extra ray: ray is not installed",
+            advice=f"{install_command('ray')}, or start processes with --shard 1/N, 2/N and so on,"
+            " which need no Ray",
         )
-    from harope_bench.pipeline.ray_executor import open_ray_executor
+    from harope_bench.pipeline.ray_connection import open_ray_executor
 
     with (
         open_ray_executor(

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from harope_bench.core.progress import Progress, report_step
+from harope_bench.core.progress import Progress, report_step, show_note
 
 
 class Clock:
@@ -88,3 +88,37 @@ def test_bytes_have_a_prefix_and_resumed_work_starts_at_its_count() -> None:
         clock.seconds = 61
         progress.advance(61_000_000)
     assert stream.getvalue() == "f.bin: 66.0M B, 1.00M B/s\n"
+
+
+def test_the_rate_is_that_of_the_last_minutes() -> None:
+    """Ten images a second for a minute, then one: the time left is that of one a second."""
+    clock = Clock()
+    stream = io.StringIO()
+    with Progress("generate my-pe", 2000, "image", clock=clock, stream=stream) as progress:
+        for second in range(1, 1001):
+            clock.seconds = float(second)
+            progress.advance(10 if second <= 60 else 1)
+    assert stream.getvalue().splitlines()[0] == (
+        "generate my-pe: 600 of 2,000 images, 10 images/s, 02:20 left"
+    )
+    assert progress.line() == "generate my-pe: 1,540 of 2,000 images, 1 images/s, 07:40 left"
+
+
+def test_slow_work_has_a_rate_although_its_last_units_are_long_ago() -> None:
+    clock = Clock()
+    with Progress("generate my-flux", 10, "image", clock=clock, stream=io.StringIO()) as progress:
+        for _ in range(3):
+            clock.seconds += 600
+            progress.advance()
+    assert progress.line() == "generate my-flux: 3 of 10 images, 0.00167 images/s, 1:10:00 left"
+
+
+def test_a_note_of_the_workers_is_shown_while_no_unit_is_finished() -> None:
+    clock = Clock()
+    stream = io.StringIO()
+    with Progress("generate my-pe", 8, "image", clock=clock, stream=stream):
+        for second in range(0, 66, 5):
+            clock.seconds = float(second)
+            show_note("7 of 8 workers, 1 lost")
+    assert stream.getvalue() == "generate my-pe: 0 of 8 images, 7 of 8 workers, 1 lost\n"
+    show_note("outside of any progress")

@@ -12,11 +12,18 @@ from typing import Any
 from harope_bench.core.errors import OptionError
 
 
+def repeat(word: str) -> tuple[str, int]:
+    """Return a word and the process that this is; the word "error" raises one."""
+    if word == "error":
+        raise OptionError("wanted 1, found 2", advice="give 1")
+    return word, os.getpid()
+
+
 class Echo:
     """Returns each unit, with the environment and the folder of its process.
 
     The unit "error" raises one, "end" ends the process, "end once:FILE" ends it unless the file
-    exists, and a pair (unit, seconds) takes that long.
+    exists, "megabytes:N" returns as many, and a pair (unit, seconds) takes that long.
     """
 
     def results(self, units: Iterable[Any]) -> Iterator[Any]:
@@ -32,7 +39,15 @@ class Echo:
                     os.kill(os.getpid(), signal.SIGKILL)
             if isinstance(unit, tuple):
                 time.sleep(unit[1])
-            yield {"unit": unit, "home": os.environ.get("HAROPE_BENCH_HOME"), "cwd": os.getcwd()}
+            n_megabytes = 0
+            if isinstance(unit, str) and unit.startswith("megabytes:"):
+                n_megabytes = int(unit.partition(":")[2])
+            yield {
+                "unit": unit,
+                "home": os.environ.get("HAROPE_BENCH_HOME"),
+                "cwd": os.getcwd(),
+                "bytes": bytes(n_megabytes << 20),
+            }
 
     def pack(self, result: Any) -> Any:
         return result

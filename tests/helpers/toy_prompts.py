@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,10 @@ from harope_bench.evaluators.base import (
 )
 from harope_bench.evaluators.prompt_scores import PromptEvaluator
 from harope_bench.judges.base import Annotator, LoadedAnnotator
+from harope_bench.pipeline.eval_options import EvalOptions
+from harope_bench.pipeline.evaluate_target import evaluate_target
 from harope_bench.suites.base import PromptCase, PromptSuite
+from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 PROMPTS = (
     ("bright", "a bright square"),
@@ -175,3 +179,11 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> ToyEye:
         lambda kind, name: fields.get((kind, name)) or loaded_plugin(kind, name),
     )
     return eye
+
+
+def annotate_toy_images(images: Path, folder: Path) -> None:
+    """Evaluate images of the toy suite into a folder."""
+    options = EvalOptions(
+        suite="toy", out=folder, folder_options=PromptFolderOptions(order="copy-major")
+    )
+    evaluate_target(str(images), options)

@@ -1,14 +1,18 @@
 """The same work in a Ray cluster of two nodes on this machine: equal bytes whatever is lost.
 
-All tests share one cluster, because a start takes seconds of processor time. A command that starts
-or connects to Ray by itself runs in a process of its own.
+All tests share one cluster, because a start takes seconds of processor time, as does a process that
+imports torch. A command that starts or connects to Ray by itself runs in a process of its own. The
+tests that kill the second node are the last ones of those that need it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -16,22 +20,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import echo_worker
 import pytest
 import tiny
 from toy_images import COLOURS, write_toy_images
-from toy_prompts import ToyEye, toy
+from toy_prompts import ToyEye, annotate_toy_images, toy
+from toy_script import annotate_with_script, write_toy_script
 
 from harope_bench.core.errors import LostWorkError, OptionError
+from harope_bench.core.progress import Progress
 from harope_bench.data.run_folder import RunFolder
-from harope_bench.pipeline import ray_executor
+from harope_bench.pipeline import annotate_externally, ray_connection, ray_executor
 from harope_bench.pipeline.eval_options import EvalOptions, GenerationOptions
 from harope_bench.pipeline.evaluate_target import evaluate_target
 from harope_bench.pipeline.generate import generate, make_plan
+from harope_bench.pipeline.ray_connection import OneThreadStream, open_ray_executor
 from harope_bench.pipeline.ray_executor import RayExecutor
 from harope_bench.pipeline.reproduce import reproduce
 from harope_bench.pipeline.worker_options import WorkerOptions, use_workers
 from harope_bench.pipeline.workers import Task, run_units, use_executor
-from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -141,7 +148,7 @@ def test_a_part_that_ends_its_process_is_bisected_and_named(
     executor: RayExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_executor, "MAX_RETRIES", 0)  # each retry starts a process
-    finished_positions = []
+    finished_positions: list[int] = []
     results = run_units(ECHO, [0, 1, "end", 3], ["a", "b", "the third", "d"], 4, executor)
     with pytest.raises(LostWorkError, match="the third ended every process"):
         finished_positions.extend(position for position, _ in results)
@@ -180,31 +187,62 @@ def test_annotations_equal_those_of_one_process(
 ) -> None:
     write_toy_images(tmp_path / "images", COLOURS)
 
-    def annotate(folder: Path) -> None:
-        options = EvalOptions(
-            suite="toy", out=folder, folder_options=PromptFolderOptions(order="copy-major")
-        )
-        evaluate_target(str(tmp_path / "images"), options)
-
-    annotate(tmp_path / "one/run")
+    annotate_toy_images(tmp_path / "images", tmp_path / "one/run")
     with use_executor(executor):
-        annotate(tmp_path / "two/run")
+        annotate_toy_images(tmp_path / "images", tmp_path / "two/run")
     assert files(tmp_path / "two/run") == files(tmp_path / "one/run")
 
 
-def test_a_killed_node_without_spare_cpu_loses_nothing(
-    cluster: Cluster, executor: RayExecutor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_a_script_of_another_python_answers_the_same_in_workers(
+    executor: RayExecutor, toy: ToyEye, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its parts are done again by the other node. Ray's own pages about it do not appear."""
-    units = [(k, 0.3) for k in range(12)]
-    names = [f"unit {k}" for k in range(12)]
-    results = run_units(ECHO, units, names, 1, executor)
-    first_positions = [next(results)[0], next(results)[0]]
-    cluster.kill_second_node()
-    positions = [*first_positions, *(position for position, _ in results)]
-    assert sorted(positions) == [*range(12)]
-    captured_output = capfd.readouterr()
-    assert captured_output.err.count("\n") <= 20
+    monkeypatch.setattr(ToyEye, "runner", write_toy_script(tmp_path / "script"))
+    monkeypatch.setattr(annotate_externally, "EXTERNAL_QUERIES_PER_PART", 6)
+    write_toy_images(tmp_path / "images", COLOURS)
+    lines = annotate_with_script(tmp_path / "images", tmp_path / "one/run")
+    with use_executor(executor):
+        assert annotate_with_script(tmp_path / "images", tmp_path / "two/run") == lines
+
+
+REPRODUCED_TABLE = "3"  # of images of prompts, with annotations and features
+
+
+def test_reproduce_equals_that_of_one_process(executor: RayExecutor, tmp_path: Path) -> None:
+    """Three rows of four images in padded batches of two."""
+
+    def tables(folder: Path) -> dict[str, bytes]:
+        summary = reproduce([REPRODUCED_TABLE], "micro", 4, folder, "cpu", 0, overrides={"tile": 2})
+        assert summary.n_rows >= 2
+        contents = files(folder)
+        hashes = re.compile(rb'"result_sha256": "[0-9a-f]{64}"')  # of results with provenance
+        contents["table3.json"] = hashes.sub(b"", contents["table3.json"])
+        return {name: data for name, data in contents.items() if name != "report.html"}
+
+    with use_executor(executor):
+        shared_tables = tables(tmp_path / "two")
+    assert shared_tables == tables(tmp_path / "one")
+
+
+def test_other_machines_answer_before_work_starts(executor: RayExecutor) -> None:
+    (machine,) = executor.ask_machines(echo_worker.repeat, "word")
+    assert machine.host == platform.node()
+    assert machine.answer[0] == "word" and machine.answer[1] != os.getpid()
+    with pytest.raises(OptionError) as error_info:
+        executor.ask_machines(echo_worker.repeat, "error")
+    assert str(error_info.value) == f"{platform.node()}: wanted 1, found 2; give 1"
+    assert error_info.value.advice == "give 1"
+
+
+def test_machines_report_their_kind_and_whether_they_see_the_folder(
+    executor: RayExecutor, tmp_path: Path
+) -> None:
+    executor.check_machines("cpu", tmp_path, allows_mixed=False)
+    assert executor.device_warnings() == ()
+    provenance = executor.provenance()
+    assert "torch" in str(provenance["worker_kinds"])
+    assert {"workers": 2, "workers_lost": 0, "ray": ray.__version__}.items() <= provenance.items()
+    with pytest.raises(OptionError, match="does not see"):
+        executor.check_machines("cpu", tmp_path / "absent", allows_mixed=False)
 
 
 # ------------------------------------------------------------------------------ commands with Ray
@@ -221,39 +259,30 @@ def command(*words: object, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+KILLED_STEPS = 200
+KILLED_COUNT = 96
+
+
 def test_a_killed_driver_is_finished_without_ray(cluster: Cluster, tmp_path: Path) -> None:
-    plan = make_plan(tiny.register_tiny(tmp_path / "weights"), None, {"device": "cpu"})
-    words = ("generate", "tiny", "--device", "cpu", "--count", 400, "--out", tmp_path / "run")
-    process = command(*words, "--ray", cluster.cluster.address)
+    """The steps make it last for seconds, so that it is killed in the middle."""
+    name = tiny.register_tiny(tmp_path / "weights")
+    plan = make_plan(name, None, {"device": "cpu", "tile": 4, "steps": KILLED_STEPS})
+    words = ("--device", "cpu", "--tile", 4, "--steps", KILLED_STEPS, "--count", KILLED_COUNT)
+    address = cluster.cluster.address
+    process = command("generate", "tiny", *words, "--out", tmp_path / "run", "--ray", address)
     run = RunFolder(tmp_path / "run")
     deadline = time.monotonic() + 120
-    while len(run.read_records()) < 30:
+    while len(run.read_records()) < 10:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.kill()
     process.communicate()
-    n_records = len(run.read_records())
-    generate(plan, range(400), tmp_path / "run")
-    generate(plan, range(400), tmp_path / "straight")
-    assert n_records >= 30
+    assert 10 <= len(run.read_records()) < KILLED_COUNT
+    generate(plan, range(KILLED_COUNT), tmp_path / "run")
+    generate(plan, range(KILLED_COUNT), tmp_path / "straight")
     assert set(files(tmp_path / "run")) - set(files(tmp_path / "straight")) <= {".writer.json"}
     assert files(tmp_path / "straight").items() <= files(tmp_path / "run").items()
-
-
-def test_reproduce_equals_that_of_one_process(executor: RayExecutor, tmp_path: Path) -> None:
-    """Rows of a table with images, features and predictions of prompts."""
-
-    def tables(folder: Path) -> dict[str, bytes]:
-        reproduce(["3"], "micro", 2, folder, "cpu", 0)
-        contents = files(folder)
-        hashes = re.compile(rb'"result_sha256": "[0-9a-f]{64}"')  # of results with provenance
-        contents["table3.json"] = hashes.sub(b"", contents["table3.json"])
-        return {name: data for name, data in contents.items() if name != "report.html"}
-
-    with use_executor(executor):
-        shared_tables = tables(tmp_path / "two")
-    assert shared_tables == tables(tmp_path / "one")
 
 
 @pytest.mark.parametrize(
@@ -266,11 +295,117 @@ def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path, address: str, w
 
 
 def test_more_workers_than_the_cluster_has_is_an_error_at_once(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("generate", "digits-ape", "--count", 2, "--out", tmp_path / "run", "--device", "cpu")
-    process = command(*words, "--ray", cluster.cluster.address, "--workers", 3)
-    _, notes = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "3 workers are asked for, the Ray cluster has 2 CPUs" in notes.strip().splitlines()[-1]
-    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(ray_connection, "_connect", lambda *_: None)  # this process is connected
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    message = "3 workers are asked for, the Ray cluster has 2 CPUs; give --workers up to that"
+    with pytest.raises(OptionError, match=message), open_ray_executor(3, "auto", "cpu"):
+        pass
+    message = "1 workers are asked for, the Ray cluster has 0 GPUs"
+    with pytest.raises(OptionError, match=message), open_ray_executor(None, "auto", "cuda"):
+        pass
+
+
+@pytest.mark.parametrize("field", ["ray_version", "python_version"])
+def test_a_cluster_of_another_version_is_named(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is that of Ray itself for a driver of another version."""
+    from ray._private.utils import check_version_info
+
+    cluster = {"ray_version": ray.__version__, "python_version": platform.python_version()}
+    cluster[field] = "2.1.0"
+
+    def connect(**_: object) -> None:
+        check_version_info(cluster, "10.0.0.1:6379")
+
+    monkeypatch.setattr(ray, "init", connect)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with pytest.raises(OptionError) as error_info, open_ray_executor(None, "auto", "cpu"):
+        pass
+    ray_version, python_version = cluster.values()
+    message = str(error_info.value)
+    assert f"the cluster has Ray {ray_version} with Python {python_version}" in message
+    own_version = f"this machine has Ray {ray.__version__} with Python {platform.python_version()}"
+    assert own_version in message and "\n" not in message
+
+
+@pytest.mark.parametrize("free_bytes", [64 << 20, 0])
+def test_a_small_shared_memory_gives_the_smallest_store(
+    free_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Status:
+        f_bavail, f_frsize = free_bytes, 1
+
+    monkeypatch.setattr(ray_connection.os, "statvfs", lambda _: Status)
+    assert ray_connection.object_store_bytes() == ray_connection.MIN_OBJECT_STORE_BYTES
+
+
+START_RAY_AND_RETURN_100_MB = """
+import sys
+from harope_bench.pipeline.ray_connection import open_ray_executor
+from harope_bench.pipeline.workers import Task, run_units
+names = [f"unit {k}" for k in range(25)]
+with open_ray_executor(1, None, "cpu") as executor:
+    units = ["megabytes:4"] * 25
+    results = dict(run_units(Task("echo_worker:Echo", {}, "cpu"), units, names, 1, executor))
+assert sorted(results) == [*range(25)]
+assert all(len(result["bytes"]) == 4 << 20 for result in results.values())
+print("done")
+"""
+
+
+def test_ray_works_with_64_mb_of_shared_memory() -> None:
+    """As in a container without --shm-size. Needs the right to mount, as root or in a namespace."""
+    namespace = ["unshare", "--mount", *([] if os.getuid() == 0 else ["--map-root-user"])]
+    mount = "mount -t tmpfs -o size=64m tmpfs /dev/shm"
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*namespace, "sh", "-c", mount]).returncode
+    ):
+        pytest.skip("this process may not mount a file system; the size is tested above")
+    code = [sys.executable, "-c", START_RAY_AND_RETURN_100_MB]
+    process = subprocess.run(
+        [*namespace, "sh", "-c", f'{mount} && exec "$@"', "sh", *code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([HELPERS, *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (process.returncode, process.stdout) == (0, "done\n"), process.stderr
+
+
+# ---------------------------------------------------------------------- the end of the second node
+
+
+def test_a_killed_node_without_spare_cpu_loses_nothing(
+    cluster: Cluster,
+    executor: RayExecutor,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its parts are done again by the other node. Ray's own pages about it do not appear."""
+    monkeypatch.setattr(ray_executor, "SECONDS_BETWEEN_CHECKS", 0.1)
+    units = [(k, 0.3) for k in range(12)]
+    names = [f"unit {k}" for k in range(12)]
+    with (
+        contextlib.redirect_stdout(OneThreadStream(sys.stdout)),
+        Progress("do units", 12, "unit") as progress,
+    ):
+        results = run_units(ECHO, units, names, 1, executor)
+        positions = [next(results)[0], next(results)[0]]
+        cluster.kill_second_node()
+        positions += [position for position, _ in results]
+        assert sorted(positions) == [*range(12)]
+
+        # Ray may need half a minute until it declares the node dead.
+        deadline = time.monotonic() + 120
+        while ray_executor.capacity("CPU") == 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert len(echo(executor, [(k, 0.3) for k in range(3)])) == 3
+    assert "1 of 2 workers, 1 lost" in progress.line()
+    assert executor.provenance()["workers_lost"] == 1
+    captured_output = capfd.readouterr()
+    assert "1 of 2 workers, 1 lost; others do their work\n" in captured_output.err
+    assert captured_output.err.count("\n") <= 20
+    assert captured_output.out == ""

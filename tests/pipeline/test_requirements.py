@@ -32,11 +32,13 @@ from harope_bench.pipeline import doctor, requirements
 from harope_bench.pipeline.generate import make_plan
 from harope_bench.pipeline.requirements import (
     RequiredScoring,
-    UnmetRequirement,
     missing_requirements,
+    suite_requirements,
+)
+from harope_bench.pipeline.unmet_requirements import (
+    UnmetRequirement,
     plan_or_requirement,
     raise_missing,
-    suite_requirements,
 )
 from harope_bench.suites.base import load_prompt_suite
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny
@@ -14,45 +12,30 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_images import COLOURS, write_toy_images
-from toy_prompts import ToyEye, toy
+from toy_prompts import ToyEye, annotate_toy_images, toy
+from toy_script import annotate_with_script, write_toy_script
+from unreliable_executor import UnreliableExecutor
 
 from harope_bench.cli import main
 from harope_bench.core.errors import BenchError, LostWorkError, OptionError, UnknownNameError
-from harope_bench.pipeline import annotate_externally, external_annotator, worker_options, workers
+from harope_bench.pipeline import annotate_externally, worker_options, workers
 from harope_bench.pipeline import generate as generation
-from harope_bench.pipeline.eval_options import EvalOptions
-from harope_bench.pipeline.evaluate_target import evaluate_target
 from harope_bench.pipeline.generate import generate, make_plan
-from harope_bench.pipeline.ray_executor import WorkerError
+from harope_bench.pipeline.part_sizes import PartSizes
+from harope_bench.pipeline.ray_worker import WorkerError
 from harope_bench.pipeline.worker_options import WorkerOptions
 from harope_bench.pipeline.workers import (
     MAX_LOSSES_ALONE,
-    Part,
-    PartResults,
+    Executor,
     SerialExecutor,
     Task,
     build_worker,
     run_units,
     use_executor,
 )
-from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 __all__ = ["toy"]  # the fixture
 DOUBLING = Task(f"{__name__}:DoublingWorker", {}, "cpu")
-
-
-# Answers both roles of the toy rules without a look at the image.
-STAND_IN = """
-import common
-args = common.parse_arguments({})
-def annotate(role, image, query):
-    if role == "detector":
-        box = {"label": "square", "score": 0.9, "box": [0, 0, 4, 4]}
-        return {"size": [8, 8], "detections": [box]}
-    return {"answers": [{"text": "yes", "yes_probability": 0.5} for _ in query["questions"]]}
-weights = common.file_sha256(args.weights)
-common.annotate_queries(args, "toy-eye", 1, "substitute", "none", weights, annotate)
-"""
 
 
 class DoublingWorker:
@@ -63,47 +46,6 @@ class DoublingWorker:
 
     def pack(self, result: int) -> int:
         return result
-
-
-class UnreliableExecutor:
-    """Runs each part in this process, then loses, repeats and reorders what it returns.
-
-    Attributes:
-        fates: For each part that is run, in turn: lost without a word, lost with one, once, twice.
-        poisonous: Positions of units that end every process.
-    """
-
-    n_workers = 3
-
-    def __init__(
-        self,
-        fates: Iterator[str],
-        is_reversed: bool = False,
-        poisonous: frozenset[int] = frozenset(),
-    ) -> None:
-        self.fates = fates
-        self.is_reversed = is_reversed
-        self.poisonous = poisonous
-        self.n_parts = 0
-
-    def run(self, task: Task, units: Sequence[Any], parts: Sequence[Part]) -> Iterator[PartResults]:
-        worker = build_worker(task)
-        for part in reversed(parts) if self.is_reversed else parts:
-            self.n_parts += 1
-            fate = next(self.fates, "once")
-            if self.poisonous & {*part}:
-                fate = "lost"
-            if fate == "vanished":
-                continue
-            if fate == "lost":
-                yield PartResults(part, None)
-                continue
-            results = [worker.pack(r) for r in worker.results(units[k] for k in part)]
-            for _ in range(2 if fate == "twice" else 1):
-                yield PartResults(part, results)
-
-    def provenance(self) -> Mapping[str, str | int]:
-        return {}
 
 
 FATES = st.lists(st.sampled_from(["once", "twice", "lost", "vanished"]), max_size=40)
@@ -213,59 +155,112 @@ def test_scripts_of_another_python_answer_part_by_part(
     toy: ToyEye, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The script of an external judge runs in a temporary folder for each part."""
-    script = tmp_path / "stand_in/stand_in.py"
-    script.parent.mkdir()
-    shutil.copy(
-        Path(external_annotator.__file__).parents[1] / "judges/runners/common.py", script.parent
-    )
-    script.write_text(STAND_IN)
-    monkeypatch.setattr(ToyEye, "runner", script)
+    monkeypatch.setattr(ToyEye, "runner", write_toy_script(tmp_path / "script"))
     monkeypatch.setattr(annotate_externally, "EXTERNAL_QUERIES_PER_PART", 3)
     write_toy_images(tmp_path / "images", COLOURS)
-
-    def evaluate(folder: Path) -> list[str]:
-        options = EvalOptions(
-            suite="toy",
-            out=folder,
-            python=Path(sys.executable),
-            runner_options={"weights": str(script)},
-            folder_options=PromptFolderOptions(order="copy-major"),
-        )
-        evaluate_target(str(tmp_path / "images"), options)
-        return sorted((folder / "annotations/toy-eye/annotations.jsonl").read_text().splitlines())
-
     executor = UnreliableExecutor(iter(["once", "lost", "twice"]))
     with use_executor(executor):
-        shared_lines = evaluate(tmp_path / "two/run")
+        shared_lines = annotate_with_script(tmp_path / "images", tmp_path / "two/run")
     assert executor.n_parts > 4
-    assert shared_lines == evaluate(tmp_path / "one/run")
+    assert shared_lines == annotate_with_script(tmp_path / "images", tmp_path / "one/run")
 
 
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+def fail_for_memory(*_: object) -> None:
+    raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@pytest.mark.parametrize("executor", [SerialExecutor(), UnreliableExecutor(iter(()))])
 def test_memory_of_a_device_that_is_too_small_is_named_with_its_samples(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Executor
 ) -> None:
-    class OutOfMemoryError(RuntimeError):
-        pass
-
-    def fail(*_: object) -> None:
-        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
     plan = make_plan(tiny.register_tiny(tmp_path / "weights"), None, {})
-    monkeypatch.setattr(generation, "_generate_tile", fail)
-    with pytest.raises(OptionError, match=r"too little free memory for samples 0-3; end"):
+    monkeypatch.setattr(generation, "_generate_tile", fail_for_memory)
+    message = r"--device cpu has too little free memory for samples 0-3; end"
+    with use_executor(executor), pytest.raises(OptionError, match=message):
         generate(plan, range(4), tmp_path / "run")
+
+
+def test_memory_of_a_device_that_is_too_small_is_not_an_error_of_an_image(
+    toy: ToyEye, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToyEye, "annotate", fail_for_memory)
+    images = write_toy_images(tmp_path / "images", COLOURS)
+    with pytest.raises(OptionError, match="too little free memory for image 0; end"):
+        annotate_toy_images(images, tmp_path / "run")
+    assert not (tmp_path / "run/annotations/toy-eye/annotations.jsonl").exists()
+
+
+def test_memory_that_is_too_small_for_a_network_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DoublingWorker, "__init__", fail_for_memory)
+    with pytest.raises(OptionError, match=r"too little free memory for the network \(to"):
+        build_worker(DOUBLING)
 
 
 @pytest.mark.parametrize(
     "error",
-    [OptionError("wanted 1, found 2; give 1"), UnknownNameError("suite", "digts", ["digits"])],
+    [
+        OptionError("wanted 1, found 2; give 1"),
+        OptionError("wanted 1, found 2", advice="give 1"),
+        UnknownNameError("suite", "digts", ["digits"]),
+    ],
 )
 def test_errors_of_workers_arrive_word_for_word(error: BenchError) -> None:
-    copy = WorkerError(type(error).__name__, str(error)).as_error()
-    assert (type(copy), str(copy)) == (type(error), str(error))
+    copy = WorkerError.of(error).as_error()
+    assert (type(copy), str(copy), copy.advice) == (type(error), str(error), error.advice)
+
+
+# ------------------------------------------------------------------------------------- part sizes
+
+
+@given(st.integers(0, 300), st.integers(1, 8), st.integers(1, 40), st.floats(0.001, 1000))
+def test_parts_hold_each_unit_once_whatever_their_time(
+    count: int, n_workers: int, max_units: int, seconds: float
+) -> None:
+    sizes = PartSizes(n_workers, max_units, 45.0)
+    units: list[int] = []
+    for part in sizes.cut(count):
+        assert 1 <= len(part) <= max_units
+        units += part
+        sizes.measure(len(part), seconds * len(part))
+    assert units == [*range(count)]
+
+
+def test_parts_grow_to_the_wanted_time_and_shrink_towards_the_end() -> None:
+    """Units of two seconds, parts of twenty, four workers."""
+    sizes = PartSizes(4, 512, 20.0)
+    part_sizes: list[int] = []
+    for n_started, part in enumerate(sizes.cut(200)):
+        part_sizes.append(len(part))
+        if n_started >= 3:  # results come back after a few parts have started
+            sizes.measure(part_sizes[n_started - 3], 2.0 * part_sizes[n_started - 3])
+    assert part_sizes[:4] == [1, 1, 1, 1]
+    assert max(part_sizes) == 10
+    assert part_sizes[-8:] == [1] * 8 and part_sizes == [
+        *part_sizes[:4],
+        *sorted(part_sizes[4:])[::-1],
+    ]
+
+
+def test_parts_have_a_fixed_size_without_a_time() -> None:
+    sizes = PartSizes(4, 32)
+    parts = list(sizes.cut(70))
+    assert [len(part) for part in parts] == [32, 32, 6]
 
 
 # ----------------------------------------------------------------------------------------- options
+
+
+def test_a_unit_that_ends_every_process_ends_the_command_with_exit_code_1(tmp_path: Path) -> None:
+    tiny.register_tiny(tmp_path / "weights")
+    words = ["generate", "tiny", "--count", "20", "--out", str(tmp_path / "run")]
+    with use_executor(UnreliableExecutor(iter(()), poisonous=frozenset({0}))):
+        command_result = CliRunner().invoke(main, words)
+    assert command_result.exit_code == 1
+    assert "samples 0-19 ended every process" in command_result.output.splitlines()[-1]
 
 
 def run_generate(folder: Path, *words: object) -> tuple[int, str]:

@@ -15,6 +15,7 @@ from hostile.parsers import (
     images,
     layouts,
     names,
+    parts,
     prompts,
     records,
     results,
@@ -33,5 +34,6 @@ MODULES = (
     names,
     layouts,
     endpoints,
+    parts,
 )
 PARSERS = [parser for module in MODULES for parser in module.TABLE.parsers]
