@@ -6,7 +6,8 @@ classified, with a network that only sleeps.
 A network on a GPU leaves the processor free while it computes; a network that sleeps does the same.
 So the share of its rate shows what encoding, decoding, resizing and writing cost on this processor.
 --before is a checkout of an earlier version, which runs the same stages in turns with this one;
-without it only this version runs. Each stage runs in a process of its own.
+without it only this version runs. "now, one thread" is this version without threads, so the table
+separates what threads give from what faster steps give. Each stage runs in a process of its own.
 
 The picture has waves and noise (standard deviation 6 levels), so that a PNG of it has about 70% of
 its pixels' bytes, as photographs have. All images of a run are this picture.
@@ -34,12 +35,21 @@ ROOT = Path(__file__).parents[1]
 NETWORK_SECONDS = {
     "generate": {256: 0.020, 512: 0.040, 1024: 0.100, 2048: 0.400},
     "extract": {256: 0.001, 512: 0.001, 1024: 0.001, 2048: 0.001},
-    "annotate": {256: 0.010, 512: 0.020, 1024: 0.050, 2048: 0.100},
+    "annotate": {256: 0.010, 512: 0.020, 1024: 0.050, 2048: 0.100},  # of both roles together
     "classify": {256: 0.001, 512: 0.001, 1024: 0.001, 2048: 0.001},
 }
-# Images of a measurement, so that each takes some seconds.
-IMAGES = {256: 240, 512: 120, 1024: 48, 2048: 16}
+# Images of a measurement. The last images are encoded and written after the network has ended;
+# with so many images this is a small part of the time.
+IMAGES = {256: 480, 512: 240, 1024: 120, 2048: 32}
+THREADS_VARIABLE = "HAROPE_BENCH_THREADS"
 NOISE_LEVELS = 6.0
+
+
+class Version(NamedTuple):
+    """A checkout that is measured, with environment variables."""
+
+    tree: Path
+    environment: dict[str, str]
 
 
 class Measurement(NamedTuple):
@@ -138,11 +148,14 @@ def prepare_extraction(side: int, count: int, seconds: float, folder: Path) -> C
     write_images(side, count, folder / "images", "png")
     samples = open_samples(folder / "images")
 
+    # An earlier version calls `open_judge` itself.
+    opener = "open_extractor" if hasattr(extract_features, "open_extractor") else "open_judge"
+
     def run() -> None:
         plugin = Plugin()
         with (
             patch.object(extract_features, "load_feature_extractor", lambda _: plugin),
-            patch.object(extract_features, "open_judge", lambda *_: SleepingExtractor()),
+            patch.object(extract_features, opener, lambda *_: SleepingExtractor()),
             patch.object(
                 extract_features,
                 "find_extractor_record",
@@ -157,43 +170,65 @@ def prepare_extraction(side: int, count: int, seconds: float, folder: Path) -> C
 
 
 def prepare_annotation(side: int, count: int, seconds: float, folder: Path) -> Callable[[], None]:
-    """Return the annotation of the images by an annotator that sleeps."""
+    """Return the annotation of the images in two roles by two annotators that sleep.
+
+    As in GenEval, the second role is asked of the images that the first one has annotated. Each
+    annotator sleeps half of the seconds.
+    """
+    from harope_bench.core import registry
     from harope_bench.core.annotations import (
         Annotation,
         Query,
         SimilarityAnnotation,
         SimilarityQuery,
+        VqaAnnotation,
+        VqaAnswer,
+        VqaQuery,
     )
     from harope_bench.data.sample_set import open_samples
-    from harope_bench.judges.base import JudgeChoice, LoadedAnnotator
+    from harope_bench.evaluators.base import AnnotatorRole
+    from harope_bench.judges.base import Annotator, JudgeChoice, LoadedAnnotator
     from harope_bench.pipeline import annotate
+    from harope_bench.suites.base import PromptCase
 
     class SleepingAnnotator(LoadedAnnotator):
         weights_sha256 = "0" * 64
 
         def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
-            time.sleep(seconds)
+            time.sleep(seconds / 2)
+            if role == "vqa":
+                return VqaAnnotation(answers=(VqaAnswer(text="yes"),))
             return SimilarityAnnotation(cosines=(0.5,))
+
+    class Plugin(Annotator):
+        version, judge_class, preprocessing, roles = 1, "micro", "-", ("vqa", "similarity")
+
+        def weights_sha256(self) -> str:
+            return "0" * 64
+
+        def open(self, device: str) -> LoadedAnnotator:
+            return SleepingAnnotator()
+
+    def load_by_name(kind: str, name: str) -> object:
+        return Plugin() if name.startswith("sleeping") else find_plugin(kind, name)
 
     write_images(side, count, folder / "images", "png")
     samples = open_samples(folder / "images")
-    query = SimilarityQuery(texts=("a picture",))
-    queries = [annotate.ImageQuery(i, i, "-", query, f"key {i}") for i in range(count)]
+    cases = {i: PromptCase(i, 0, "a picture", {"all": {}}) for i in range(count)}
+    roles = (
+        AnnotatorRole("vqa", lambda *_: VqaQuery(questions=("a picture?",))),
+        AnnotatorRole("similarity", lambda *_: SimilarityQuery(texts=("a picture",))),
+    )
+    judges = {role.role: JudgeChoice(f"sleeping-{role.role}") for role in roles}
+    find_plugin = registry.load_by_name
 
     def run() -> None:
-        with patch.object(annotate, "open_judge", lambda *_: SleepingAnnotator()):
-            annotate._annotate_in_this_process(
-                samples,
-                JudgeChoice("sleeping"),
-                None,  # type: ignore[arg-type]  # only open_judge reads it
-                "similarity",
-                queries,
-                folder / "annotations",
-                "cpu",
-                has_stored_annotation=False,
+        with patch.object(registry, "load_by_name", load_by_name):
+            options = annotate.AnnotatorOptions(device="cpu")
+            annotate.annotate_samples(
+                samples, cases, "all", roles, judges, folder / "annotations", options
             )
 
-    (folder / "annotations").mkdir()
     return run
 
 
@@ -249,12 +284,14 @@ def measure(stage: str, side: int, count: int, seconds: float) -> Measurement:
         warm_up()
         (Path(folder) / "run").mkdir()
         run = STAGES[stage](side, count, seconds, Path(folder) / "run")
-        busy_start, own_start, start = busy_seconds(), time.process_time(), time.perf_counter()
+        busy_seconds_before = busy_seconds()
+        cpu_seconds_before = time.process_time()
+        start_time = time.perf_counter()
         run()
-        elapsed = time.perf_counter() - start
-        own = time.process_time() - own_start
-        other = max(0.0, busy_seconds() - busy_start - own) / elapsed
-    return Measurement(elapsed, own, other)
+        seconds_of_run = time.perf_counter() - start_time
+        cpu_seconds = time.process_time() - cpu_seconds_before
+        other_cpu_seconds = busy_seconds() - busy_seconds_before - cpu_seconds
+    return Measurement(seconds_of_run, cpu_seconds, max(0.0, other_cpu_seconds) / seconds_of_run)
 
 
 def busy_seconds() -> float:
@@ -265,28 +302,34 @@ def busy_seconds() -> float:
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
-def measure_in(tree: Path, stage: str, side: int, count: int, seconds: float) -> Measurement:
+def measure_version(
+    version: Version, stage: str, side: int, count: int, seconds: float
+) -> Measurement:
     """Run `measure` in a process that imports the package from a checkout."""
     command = [sys.executable, __file__, "--measure", stage, str(side), str(count), str(seconds)]
-    environment = {**os.environ, "PYTHONPATH": str(tree), "HAROPE_BENCH_DEVICE": "cpu"}
+    environment = {**os.environ, **version.environment, "PYTHONPATH": str(version.tree)}
+    environment["HAROPE_BENCH_DEVICE"] = "cpu"
     process = subprocess.run(
         command, env=environment, check=True, stdout=subprocess.PIPE, text=True
     )
     return Measurement(*json.loads(process.stdout))
 
 
-def table(stages: Sequence[str], sides: Sequence[int], trees: dict[str, Path], rounds: int) -> str:
+def table(
+    stages: Sequence[str], sides: Sequence[int], versions: dict[str, Version], rounds: int
+) -> str:
     """Measure everything in turns and return a Markdown table of medians."""
     head = ["stage", "side", "network, s an image", "version", "images a second (range)"]
     head += ["share of the network's rate", "processor s an image", "cores busy with other work"]
     lines = [head, ["---"] * len(head)]
     for stage in stages:
         for side in sides:
-            seconds, count = NETWORK_SECONDS[stage][side], IMAGES[side]
-            results: dict[str, list[Measurement]] = {name: [] for name in trees}
+            seconds = NETWORK_SECONDS[stage][side]
+            count = IMAGES[side]
+            results: dict[str, list[Measurement]] = {name: [] for name in versions}
             for _ in range(rounds):
-                for name, tree in trees.items():
-                    results[name].append(measure_in(tree, stage, side, count, seconds))
+                for name, version in versions.items():
+                    results[name].append(measure_version(version, stage, side, count, seconds))
             for name, measurements in results.items():
                 lines.append(row(stage, side, seconds, name, count, measurements))
                 print(" | ".join(lines[-1]), file=sys.stderr, flush=True)
@@ -300,7 +343,7 @@ def row(
     rates = sorted(count / m.seconds for m in measurements)
     median = statistics.median(rates)
     cpu = statistics.median(m.cpu_seconds for m in measurements) / count
-    other = statistics.median(m.other_cores for m in measurements)
+    other_cores = statistics.median(m.other_cores for m in measurements)
     return [
         stage,
         str(side),
@@ -309,7 +352,7 @@ def row(
         f"{median:.3g} ({rates[0]:.3g} to {rates[-1]:.3g})",
         f"{median * seconds:.0%}",
         f"{cpu:.3f}",
-        f"{other:.1f}",
+        f"{other_cores:.1f}",
     ]
 
 
@@ -328,11 +371,12 @@ def main() -> None:
         print(json.dumps(measure(stage, int(side), int(count), float(seconds))))
         return
 
-    trees = {"before": options.before.resolve()} if options.before else {}
-    trees["now"] = ROOT
+    versions = {"before": Version(options.before.resolve(), {})} if options.before else {}
+    versions["now, one thread"] = Version(ROOT, {THREADS_VARIABLE: "0"})
+    versions["now"] = Version(ROOT, {})
     stages = options.stages.split(",")
     sides = [int(side) for side in options.sides.split(",")]
-    text = table(stages, sides, trees, options.rounds)
+    text = table(stages, sides, versions, options.rounds)
     text += f"\n\n{os.cpu_count()} cores; median of {options.rounds} rounds in turns."
     print(text)
     if options.write:

@@ -145,7 +145,8 @@ def plan(
     if checkpoint is None:
         if gpus is None:
             raise click.UsageError("give a CHECKPOINT with --difference, or --gpus N")
-        from harope_bench.pipeline.reproduce import ALL_TABLES, estimate_costs
+        from harope_bench.pipeline.row_plans import ALL_TABLES
+        from harope_bench.pipeline.table_costs import estimate_costs
 
         overrides: dict[str, Option | None] = {
             "preset": preset,

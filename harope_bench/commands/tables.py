@@ -254,8 +254,9 @@ def reproduce(
     require_network_packages("reproduce")
 
     from harope_bench.leaderboards.entries import parse_entries
-    from harope_bench.pipeline.annotate import AnnotatorOptions
-    from harope_bench.pipeline.reproduce import estimate_costs, reproduce
+    from harope_bench.pipeline.annotator_choice import AnnotatorOptions
+    from harope_bench.pipeline.reproduce import reproduce
+    from harope_bench.pipeline.table_costs import estimate_costs
     from harope_bench.pipeline.worker_options import use_workers
 
     overrides: dict[str, Option | None] = {

@@ -75,6 +75,28 @@ class LoadedAnnotator:
         """
         raise MissingMemberError(self, "annotate")
 
+    # Any: each judge takes what its own `run_network` returns
+    def run_network(self, role: str, image: np.ndarray, query: Query) -> Any:
+        """Return what `finish_annotation` takes for the arguments of `annotate`.
+
+        By default the annotation itself.
+        """
+        return self.annotate(role, image, query)
+
+    def finish_annotation(self, outputs: Any) -> Annotation:
+        """Return the annotation that `annotate` returns, from the value of `run_network`.
+
+        It is called in a thread, while the network works on the next image, so it is the place of
+        slow steps after the network. It must leave the process's settings, such as TF32, alone.
+        """
+        annotation: Annotation = outputs
+        return annotation
+
+    @property
+    def has_own_finish(self) -> bool:
+        """Return whether the class defines `finish_annotation`."""
+        return type(self).finish_annotation is not LoadedAnnotator.finish_annotation
+
 
 Loaded_co = TypeVar("Loaded_co", bound=LoadedFeatureExtractor | LoadedAnnotator, covariant=True)
 

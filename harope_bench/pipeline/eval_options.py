@@ -12,7 +12,7 @@ from typing import Literal
 
 from harope_bench.core.errors import OptionError
 from harope_bench.core.record_base import Option
-from harope_bench.pipeline.annotate import AnnotatorOptions
+from harope_bench.pipeline.annotator_choice import AnnotatorOptions
 from harope_bench.pipeline.classify import RealImageSelection
 from harope_bench.pipeline.evaluate import FeatureScoring
 from harope_bench.pipeline.evaluate_prompts import PromptScoring, judges_by_suite

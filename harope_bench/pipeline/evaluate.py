@@ -6,8 +6,9 @@ Suites, judges and evaluators are called by name; this module knows no metric an
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -139,6 +140,21 @@ def evaluate_profiles(
         scorings: At least one; they differ in their profile only.
         count: Number of the first samples to score. None scores all.
     """
+    return [score() for score in extract_then_score(target, out, scorings, evaluators, count)]
+
+
+def extract_then_score(
+    target: Path,
+    out: Path,
+    scorings: Sequence[FeatureScoring],
+    evaluators: Sequence[str] | None = None,
+    count: int | None = None,
+) -> Iterator[Callable[[], EvaluatedResult]]:
+    """Yield, for each evaluator, the function that computes and writes its result.
+
+    Its features are extracted before. The function needs no network and no device, so another
+    thread may call it. Arguments and errors: `evaluate_profiles`.
+    """
     scoring = scorings[0]
     suite = load_suite(scoring.suite)
     evaluator_profiles = _resolve_profiles(suite, scorings, evaluators)
@@ -155,7 +171,8 @@ def evaluate_profiles(
     source = make_source(
         target, out, scoring.suite, samples.plan, scoring.folder_options, count, scoring.subset
     )
-    return [_score(samples, job, out, scoring, notes, source) for job in jobs]
+    for job in jobs:
+        yield _extract_for_score(samples, job, out, scoring, notes, source)
 
 
 def check_run_suite(target: Path, samples: SampleSet, suite: str) -> None:
@@ -463,24 +480,21 @@ def _suite_judge(
     return suite.judges.get(name)
 
 
-def _score(
+def _extract_for_score(
     samples: SampleSet,
     job: ScoringJob,
     out: Path,
     scoring: FeatureScoring,
     notes: tuple[str, ...],
     source: ImageSource | None,
-) -> EvaluatedResult:
-    """Extract features, evaluate them and write the result; return a result that is up to date.
+) -> Callable[[], EvaluatedResult]:
+    """Extract features; return the function that evaluates them and writes the result.
 
     Args:
         notes: Warnings about the images.
     """
     start_time = utc_now()
     profile = job.evaluator_profile
-    reference = job.reference
-    reference_sha256 = None if scoring.reference is None else reference.sha256
-    path = result_path(out, result_name(profile, scoring.rules, reference_sha256))
     extraction = extract_features(
         samples,
         profile.judge,
@@ -488,7 +502,24 @@ def _score(
         scoring.device,
         scoring.is_rescored,
     )
+    return partial(_score, samples, job, out, scoring, notes, source, extraction, start_time)
 
+
+def _score(
+    samples: SampleSet,
+    job: ScoringJob,
+    out: Path,
+    scoring: FeatureScoring,
+    notes: tuple[str, ...],
+    source: ImageSource | None,
+    extraction: ExtractedFeatures,
+    start_time: str,
+) -> EvaluatedResult:
+    """Evaluate features and write the result; return a result that is up to date."""
+    profile = job.evaluator_profile
+    reference = job.reference
+    reference_sha256 = None if scoring.reference is None else reference.sha256
+    path = result_path(out, result_name(profile, scoring.rules, reference_sha256))
     subject = make_subject(samples, scoring.suite, source)
     method = ResultMethod(
         profile.name,

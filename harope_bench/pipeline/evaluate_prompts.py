@@ -59,12 +59,9 @@ from harope_bench.evaluators.base import (
 )
 from harope_bench.judges.base import JudgeChoice
 from harope_bench.pipeline import external_annotator
-from harope_bench.pipeline.annotate import (
-    AnnotatorOptions,
-    annotate_samples,
-    parse_judges,
-    remove_annotations_of_parts,
-)
+from harope_bench.pipeline.annotate import annotate_samples
+from harope_bench.pipeline.annotation_folder import remove_annotations_of_parts
+from harope_bench.pipeline.annotator_choice import AnnotatorOptions, parse_judges
 from harope_bench.pipeline.chosen_judges import (
     check_metadata,
     evaluator_roles,

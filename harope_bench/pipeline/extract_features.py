@@ -43,11 +43,11 @@ from harope_bench.judges.base import (
     judge_record,
     load_feature_extractor,
     load_judge,
-    open_judge,
 )
 from harope_bench.metrics.moments import Moments
 from harope_bench.pipeline import feature_parts, moments_cache
 from harope_bench.pipeline.feature_parts import BatchOfImages, ExtractedBatch
+from harope_bench.pipeline.kept_extractor import open_extractor
 from harope_bench.pipeline.workers import Task, run_units
 
 SHARD_SIZE = 1000  # images for each record; divides the block that moments are summed in
@@ -477,7 +477,7 @@ class ExtractionWorker:
         plugin = load_feature_extractor(judge)
         self._samples = samples
         self._batch_size = plugin.batch_size
-        self._extractor = open_judge(judge, plugin, device)
+        self._extractor = open_extractor(judge, plugin, device)
 
     def results(self, units: Iterable[Sequence[int]]) -> Iterator[ExtractedBatch]:
         """Yield the features of each batch of images."""

@@ -27,7 +27,7 @@ from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.load_checkpoint import check_weights_file, find_weights_path
 from harope_bench.models.pipeline_manifest import check_manifest
-from harope_bench.pipeline.annotate import AnnotatorOptions
+from harope_bench.pipeline.annotator_choice import AnnotatorOptions
 from harope_bench.pipeline.chosen_judges import chosen_feature_extractor
 from harope_bench.pipeline.evaluate import FeatureScoring, resolve_profile
 from harope_bench.pipeline.evaluate_prompts import (

@@ -21,7 +21,6 @@ from harope_bench.data.array_checks import NUMBER_KINDS
 from harope_bench.data.result_paths import arrays_path, sample_scores_path
 from harope_bench.data.run_folder import ANNOTATIONS_FOLDER
 from harope_bench.judges.base import load_judge
-from harope_bench.pipeline.annotate import ANNOTATIONS_FILE, JUDGE_FILE
 from harope_bench.pipeline.differing_fields import differing_fields
 from harope_bench.pipeline.evaluate import folder_options_of
 from harope_bench.pipeline.evaluate_prompts import (
@@ -30,6 +29,7 @@ from harope_bench.pipeline.evaluate_prompts import (
     evaluate_prompts,
     scores_annotations,
 )
+from harope_bench.pipeline.external_annotator import ANNOTATIONS_FILE, JUDGE_FILE
 from harope_bench.pipeline.extract_features import read_record
 
 # Fields of a result that may differ when it is scored again: who scored it, where its images were,

@@ -21,8 +21,8 @@ from harope_bench.pipeline.part_sizes import Part, PartSizes
 WORKERS = {
     "generate": "harope_bench.pipeline.generate:GenerationWorker",
     "extract": "harope_bench.pipeline.extract_features:ExtractionWorker",
-    "annotate": "harope_bench.pipeline.annotate:AnnotationWorker",
-    "annotate-externally": "harope_bench.pipeline.annotate:ExternalAnnotationWorker",
+    "annotate": "harope_bench.pipeline.annotation_worker:AnnotationWorker",
+    "annotate-externally": "harope_bench.pipeline.annotate_externally:ExternalAnnotationWorker",
     "classify": "harope_bench.pipeline.predictions:ClassificationWorker",
 }
 # A unit that was alone in its part and was lost so often is given up.

@@ -23,7 +23,7 @@ from harope_bench.data.result_store import ALTERED_ADVICE, StoredResult
 from harope_bench.data.run_folder import ANNOTATIONS_FOLDER
 from harope_bench.evaluators.base import load_evaluator
 
-# pipeline/annotate.py writes files of these names
+# pipeline/external_annotator.py names and pipeline/annotation_folder.py writes files of these names
 ANNOTATIONS_FILE = "annotations.jsonl"
 JUDGE_FILE = "judge.json"
 

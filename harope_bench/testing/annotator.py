@@ -178,6 +178,11 @@ class _AnnotatorContract:
                 reloaded_annotation == annotation,
                 f"{role} returns an annotation that changes in JSON",
             )
+            outputs = self.annotator.run_network(role, image.copy(), self.queries[role])
+            self.expect(
+                self.annotator.finish_annotation(outputs) == annotation,
+                f"{role} returns another annotation in two steps (run_network, finish_annotation)",
+            )
 
     def check_determinism(self) -> None:
         """Check that an image gets equal annotations before and after another image."""

@@ -24,12 +24,12 @@ from harope_bench.core.schema import Plan, Request, Settings
 from harope_bench.models.load_checkpoint import check_settings, load_checkpoint_record
 from harope_bench.models.register_checkpoint import register
 from harope_bench.pipeline import classify
-from harope_bench.pipeline.annotate import AnnotatorOptions
+from harope_bench.pipeline.annotator_choice import AnnotatorOptions
 from harope_bench.pipeline.classify import RealImageSelection, make_classifier_plan
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.plan_study import plan_for
-from harope_bench.pipeline.reproduce import _plan as plan_of_row
-from harope_bench.pipeline.reproduce import _RunOptions as RunOptions
+from harope_bench.pipeline.row_plans import RunOptions
+from harope_bench.pipeline.row_plans import plan_row as plan_of_row
 from harope_bench.pipeline.table_runs import PlannedRun
 from harope_bench.training.run_recipe import run_recipe as train
 

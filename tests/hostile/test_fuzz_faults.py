@@ -33,7 +33,12 @@ from harope_bench.data.sample_set import path_inside
 from harope_bench.judges.runners import common
 from harope_bench.models import load_checkpoint, lora_manifest
 from harope_bench.models.backbones import latents, lora_files
-from harope_bench.pipeline import annotate, external_annotator, rescore_prompts, verify_results
+from harope_bench.pipeline import (
+    annotation_folder,
+    external_annotator,
+    rescore_prompts,
+    verify_results,
+)
 from harope_bench.pipeline.predictions import find_shard
 from harope_bench.pipeline.verify_features import check_moments
 from harope_bench.pipeline.verify_findings import Findings
@@ -295,8 +300,8 @@ def test_lines_without_the_field_that_names_them_are_named_errors(
 @pytest.mark.parametrize("line", ODD_LINES)
 def test_answers_without_a_question_are_no_answers(line: dict[str, Any], tmp_path: Path) -> None:
     write_file(tmp_path / "annotations.jsonl", d.as_lines({**line, "annotation": {}}))
-    question = annotate.ImageQuery(0, 0, d.HASH, DetectionQuery(), "a")
-    assert annotate.read_annotations(tmp_path, "detector", [question]) == {}
+    question = annotation_folder.ImageQuery(0, 0, d.HASH, DetectionQuery(), "a")
+    assert annotation_folder.read_annotations(tmp_path, "detector", [question]) == {}
     write_file(tmp_path / "queries.jsonl", d.as_lines({"key": "a"}))
     write_file(tmp_path / "judge.json", b"{}")
     with pytest.raises(BenchError, match="left 1 of 1 queries without an annotation"):

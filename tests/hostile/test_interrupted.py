@@ -21,7 +21,7 @@ from harope_bench.core.errors import SampleError
 from harope_bench.data import folder_writer
 from harope_bench.data.image_folder import UNFINISHED_MARKER
 from harope_bench.data.sample_set import open_samples
-from harope_bench.pipeline import annotate, predictions
+from harope_bench.pipeline import annotate, annotator_choice, external_annotator, predictions
 from harope_bench.reports import chart_files
 from harope_bench.suites.official_layouts.prompt_folder import open_prompt_images
 
@@ -135,9 +135,15 @@ def test_who_wants_the_part_can_have_it(part: Path) -> None:
 def annotate_folder(folder: Path, out: Path) -> Any:
     samples = open_samples(folder)
     cases = {index: ToySuite().case(index) for index in samples.indices}
-    judges = annotate.parse_judges(None, ToySuite.judges["toy-rule"])
+    judges = annotator_choice.parse_judges(None, ToySuite.judges["toy-rule"])
     return annotate.annotate_samples(
-        samples, cases, "toy", ToyRule.annotator_roles, judges, out, annotate.AnnotatorOptions()
+        samples,
+        cases,
+        "toy",
+        ToyRule.annotator_roles,
+        judges,
+        out,
+        annotator_choice.AnnotatorOptions(),
     )
 
 
@@ -175,13 +181,13 @@ def test_answers_of_two_processes_are_vouched_for_whoever_is_faster(
             assert is_killed
     sights, _ = annotate_folder(folder, out)
     assert [sight.failure for sight in sights] == [None] * 8
-    assert checksums.file_state(out / "toy-eye", annotate.ANNOTATIONS_FILE) == "same"
+    assert checksums.file_state(out / "toy-eye", external_annotator.ANNOTATIONS_FILE) == "same"
 
 
 def test_altered_answers_are_refused_still(tmp_path: Path, toy: ToyEye) -> None:
     folder, out = pictures(tmp_path / "i"), tmp_path / "o"
     annotate_folder(folder, out)
-    answers = out / "toy-eye" / annotate.ANNOTATIONS_FILE
+    answers = out / "toy-eye" / external_annotator.ANNOTATIONS_FILE
     answers.write_text(
         answers.read_text().replace('"yes"', '"no"').replace('"score": 0.9', '"score": 0.8') + "\n"
     )

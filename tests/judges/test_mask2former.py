@@ -20,6 +20,7 @@ from harope_bench.assets import local_files
 from harope_bench.core import registry
 from harope_bench.core.annotations import DetectionAnnotation, DetectionQuery, decode_mask
 from harope_bench.core.errors import MissingAssetError, WeightsError
+from harope_bench.core.threaded_work import map_in_threads
 from harope_bench.judges.generic import instance_detection, self_check
 from harope_bench.judges.generic.instance_detection import PreparedImage, fitted_size, instances
 from harope_bench.judges.mmdet import key_map, mask2former, weights_file
@@ -393,6 +394,18 @@ def test_an_image_is_seen_alike_every_time_and_stays_as_it_was(
         "detector", np.ascontiguousarray(image[..., ::-1]), DetectionQuery()
     )
     assert swapped_annotation != annotation, "red and blue are not the same to it"
+
+
+def test_masks_finished_in_a_thread_are_those_of_this_one(
+    loaded_judge: mask2former.LoadedMask2Former,
+) -> None:
+    """The network works on another image meanwhile."""
+    images = [NOISE, np.ascontiguousarray(NOISE[::-1]), np.ascontiguousarray(NOISE[:, ::-1])]
+    expected = [loaded_judge.annotate("detector", image, DetectionQuery()) for image in images]
+    outputs = (loaded_judge.run_network("detector", image, DetectionQuery()) for image in images)
+    annotations = map_in_threads(loaded_judge.finish_annotation, outputs, n_waiting=1, n_threads=1)
+    assert list(annotations) == expected
+    assert all(annotation.detections for annotation in expected)
 
 
 def test_boxes_that_are_one_short_are_caught(loaded_judge: mask2former.LoadedMask2Former) -> None:

@@ -21,7 +21,7 @@ from harope_bench.core.errors import JudgeError, MissingAssetError
 from harope_bench.core.json_lines import read_lines
 from harope_bench.core.storage import sha256_file
 from harope_bench.pipeline import external_annotator
-from harope_bench.pipeline.annotate import read_judge_record
+from harope_bench.pipeline.annotation_folder import read_judge_record
 
 PYTHON = Path(sys.executable)
 UNIDET, RS200 = (

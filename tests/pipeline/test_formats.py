@@ -44,7 +44,7 @@ from harope_bench.judges.runners import common
 from harope_bench.models import lora_manifest, pipeline_manifest
 from harope_bench.models.load_checkpoint import load_checkpoint_record
 from harope_bench.pipeline import reference_stats
-from harope_bench.pipeline.annotate import read_judge_record
+from harope_bench.pipeline.annotation_folder import read_judge_record
 from harope_bench.pipeline.extract_features import find_extractor_record
 from harope_bench.pipeline.predictions import find_shard
 from harope_bench.reports.runs import read_runs

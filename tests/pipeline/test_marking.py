@@ -26,7 +26,8 @@ from harope_bench.data.result_store import StoredResult
 from harope_bench.data.sample_set import open_samples
 from harope_bench.evaluators.prompt_scores import SCORE_INTERVAL
 from harope_bench.judges.base import NamedCheck
-from harope_bench.pipeline.annotate import AnnotatorOptions, annotate_samples, parse_judges
+from harope_bench.pipeline.annotate import annotate_samples
+from harope_bench.pipeline.annotator_choice import AnnotatorOptions, parse_judges
 from harope_bench.pipeline.evaluate_prompts import PromptScoring, evaluate_prompts
 from harope_bench.statistics.pairing import compare_results
 from harope_bench.statistics.significance import wilson_interval

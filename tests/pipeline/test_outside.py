@@ -23,7 +23,7 @@ from harope_bench.core.errors import BenchError, JudgeError, MissingAssetError, 
 from harope_bench.core.json_lines import read_lines
 from harope_bench.core.storage import sha256_bytes, sha256_file
 from harope_bench.pipeline import external_annotator
-from harope_bench.pipeline.annotate import read_judge_record
+from harope_bench.pipeline.annotation_folder import read_judge_record
 
 RUNNERS = Path(external_annotator.__file__).parents[1] / "judges" / "runners"
 STDLIB = {*sys.stdlib_module_names, "PIL", "common"}

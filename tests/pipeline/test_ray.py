@@ -30,7 +30,7 @@ from toy_script import annotate_with_script, write_toy_script
 from harope_bench.core.errors import LostWorkError, OptionError
 from harope_bench.core.progress import Progress
 from harope_bench.data.run_folder import RunFolder
-from harope_bench.pipeline import annotate, ray_connection, ray_executor
+from harope_bench.pipeline import annotate_externally, ray_connection, ray_executor
 from harope_bench.pipeline.eval_options import EvalOptions, GenerationOptions
 from harope_bench.pipeline.evaluate_target import evaluate_target
 from harope_bench.pipeline.generate import generate, make_plan
@@ -197,7 +197,7 @@ def test_a_script_of_another_python_answers_the_same_in_workers(
     executor: RayExecutor, toy: ToyEye, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ToyEye, "runner", write_toy_script(tmp_path / "script"))
-    monkeypatch.setattr(annotate, "EXTERNAL_QUERIES_PER_PART", 6)
+    monkeypatch.setattr(annotate_externally, "EXTERNAL_QUERIES_PER_PART", 6)
     write_toy_images(tmp_path / "images", COLOURS)
     lines = annotate_with_script(tmp_path / "images", tmp_path / "one/run")
     with use_executor(executor):

@@ -23,7 +23,7 @@ from harope_bench.leaderboards import match_runs
 from harope_bench.leaderboards.board import build_board, load_table
 from harope_bench.leaderboards.entries import parse_entries
 from harope_bench.models import load_checkpoint
-from harope_bench.pipeline import reproduce
+from harope_bench.pipeline import reproduce, row_plans
 from harope_bench.pipeline.evaluate_prompts import PromptScoring, evaluate_prompts
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.reports.tables import render_table
@@ -49,7 +49,7 @@ FAST_FIELDS = {
 def fast_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans of two steps an image and of small tiles."""
     monkeypatch.setattr(
-        reproduce,
+        row_plans,
         "make_plan",
         lambda name, suite, settings: make_plan(name, suite, {**settings, **FAST_FIELDS}),
     )
@@ -147,9 +147,9 @@ def test_all_is_every_table_with_each_run_once(
         items.append((plan.checkpoint.name, plan.suite, plan.settings.resolution))
         RunFolder(folder).tie_to_plan(plan)
 
-    monkeypatch.setattr(reproduce, "_generate_and_score", make)
+    monkeypatch.setattr(reproduce, "generate_and_score", make)
     monkeypatch.setattr(reproduce, "_measure_cost", lambda plan, folder: False)
-    process = reproduce.reproduce([reproduce.ALL_TABLES], "micro", 2, tmp_path, "cpu", 0)
+    process = reproduce.reproduce([row_plans.ALL_TABLES], "micro", 2, tmp_path, "cpu", 0)
     assert len(items) == len(set(items)) == process.n_rows
     assert {suite for _, suite, _ in items} >= {"digits", "digits-held-out", "shapes"}
     assert {path.name for path in process.written_paths} == {
@@ -206,8 +206,8 @@ def paper_runs(
             seed=options.seed,
         )
 
-    monkeypatch.setattr(reproduce, "_generate_and_score", make)
-    monkeypatch.setattr(reproduce, "_plan", plan_of)
+    monkeypatch.setattr(reproduce, "generate_and_score", make)
+    monkeypatch.setattr(reproduce, "plan_row", plan_of)
     monkeypatch.setattr(reproduce, "_prompt_scorings", lambda *_: {})
     monkeypatch.setattr(reproduce, "missing_requirements", lambda *_: [])
 

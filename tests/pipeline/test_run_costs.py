@@ -14,8 +14,8 @@ from harope_bench.core.errors import OptionError
 from harope_bench.data.run_folder import RunFolder
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.gpu_rates import load_rates
-from harope_bench.pipeline.reproduce import estimate_costs
 from harope_bench.pipeline.run_costs import cost_fields, cost_lines
+from harope_bench.pipeline.table_costs import estimate_costs
 
 
 def run_command(arguments: list[str]) -> Result:

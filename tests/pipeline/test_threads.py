@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,8 @@ from harope_bench.models.backbones.base import Classifier, GeneratedBatch, Image
 from harope_bench.models.samplers.ddim import Ddim
 from harope_bench.models.samplers.ddpm import Ddpm
 from harope_bench.models.samplers.noise import index_generator
-from harope_bench.pipeline.annotate import ImageQuery, annotation_lines
+from harope_bench.pipeline.annotation_folder import ImageQuery
+from harope_bench.pipeline.annotation_worker import annotation_lines
 from harope_bench.pipeline.extract_features import extract_batches
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.predictions import classify_images, read_image_bytes
@@ -233,6 +235,62 @@ def test_annotations_are_those_of_one_thread_and_errors_stay_lines(
     assert expected[0]["annotation"] == expected[1]["annotation"]
     monkeypatch.setenv(THREADS_VARIABLE, thread_setting)
     assert lines() == expected
+
+
+class TwoSteps(LoadedAnnotator):
+    """The first pixel of an image; the network gives the image, a thread does the rest."""
+
+    def __init__(self) -> None:
+        self.threads: set[int] = set()
+        self.n_images = 0
+
+    def run_network(self, role: str, image: np.ndarray, query: Query) -> np.ndarray:
+        self.n_images += 1
+        if image[0, 0, 0] > 240:
+            raise ValueError("too bright for the network")
+        return image
+
+    def finish_annotation(self, outputs: np.ndarray) -> Annotation:
+        self.threads.add(threading.get_ident())
+        if outputs[0, 0, 0] < 15:
+            raise ValueError("too dark to finish")
+        return SimilarityAnnotation(cosines=(float(outputs[0, 0, 0]) / 255,))
+
+
+def test_annotations_finished_in_a_thread_are_those_of_one_thread(
+    samples: SampleSet, thread_setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = SimilarityQuery(texts=("a picture",))
+    queries = [ImageQuery(i, i, "", query, str(i)) for i in range(30)]
+
+    def lines() -> tuple[list[JsonObject], set[int]]:
+        annotator = TwoSteps()
+        return list(annotation_lines(annotator, "similarity", samples, queries)), annotator.threads
+
+    monkeypatch.setenv(THREADS_VARIABLE, SERIAL)
+    expected, threads = lines()
+    assert threads == {threading.get_ident()}
+    assert {line["error"] for line in expected if "error" in line} == {
+        "ValueError: too bright for the network",
+        "ValueError: too dark to finish",
+    }
+    monkeypatch.setenv(THREADS_VARIABLE, thread_setting)
+    threaded_lines, threads = lines()
+    assert threaded_lines == expected
+    assert len(threads) == 1 and threading.get_ident() not in threads
+
+
+def test_an_annotation_is_finished_while_the_network_works_on_the_next_image(
+    samples: SampleSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most one image is ahead: an interruption loses no more."""
+    monkeypatch.setenv(THREADS_VARIABLE, SEVERAL_THREADS)
+    query = SimilarityQuery(texts=("a picture",))
+    queries = [ImageQuery(i, i, "", query, str(i)) for i in range(30)]
+    annotator = TwoSteps()
+    all_lines = annotation_lines(annotator, "similarity", samples, queries)
+    counts = [annotator.n_images for _ in all_lines]
+    assert counts == [*range(2, 31), 30]
 
 
 class SumClassifier(Classifier):

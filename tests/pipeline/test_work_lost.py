@@ -31,7 +31,7 @@ from harope_bench.data import adm_npz, feature_rows, result_store, run_folder, s
 from harope_bench.data.result_store import read_result_or_none
 from harope_bench.models.register_checkpoint import register, register_checkpoint
 from harope_bench.pipeline import moments_cache
-from harope_bench.pipeline.annotate import read_judge_record
+from harope_bench.pipeline.annotation_folder import read_judge_record
 from harope_bench.pipeline.extract_features import delete_features, read_record
 from harope_bench.reports.gallery import run_caption
 from harope_bench.reports.runs import read_runs

@@ -18,7 +18,7 @@ from unreliable_executor import UnreliableExecutor
 
 from harope_bench.cli import main
 from harope_bench.core.errors import BenchError, LostWorkError, OptionError, UnknownNameError
-from harope_bench.pipeline import annotate, worker_options, workers
+from harope_bench.pipeline import annotate_externally, worker_options, workers
 from harope_bench.pipeline import generate as generation
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.part_sizes import PartSizes
@@ -156,7 +156,7 @@ def test_scripts_of_another_python_answer_part_by_part(
 ) -> None:
     """The script of an external judge runs in a temporary folder for each part."""
     monkeypatch.setattr(ToyEye, "runner", write_toy_script(tmp_path / "script"))
-    monkeypatch.setattr(annotate, "EXTERNAL_QUERIES_PER_PART", 3)
+    monkeypatch.setattr(annotate_externally, "EXTERNAL_QUERIES_PER_PART", 3)
     write_toy_images(tmp_path / "images", COLOURS)
     executor = UnreliableExecutor(iter(["once", "lost", "twice"]))
     with use_executor(executor):

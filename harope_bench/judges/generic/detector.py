@@ -21,6 +21,7 @@ from harope_bench.judges.generic.instance_detection import (
     MAX_DETECTIONS,
     MIN_MASK_SCORE,
     MIN_SCORE,
+    InstanceLogits,
     PreparedImage,
     instances,
 )
@@ -96,16 +97,32 @@ class LoadedDetector(LoadedAnnotator):
 
         An open-vocabulary detector detects the names of the query only.
         """
+        return self.finish_annotation(self.run_network(role, image, query))
+
+    def run_network(
+        self, role: str, image: np.ndarray, query: Query
+    ) -> InstanceLogits | DetectionAnnotation:
+        """Return the logits of a segmenting model; the detections of another."""
         import torch
 
-        detect = {
-            OPEN_VOCABULARY: self._detect_open_vocabulary,
-            CLOSED_SET: self._detect_closed_set,
-            SEGMENTATION: self._segment,
-        }[self.kind]
         names = query.names if isinstance(query, DetectionQuery) else ()
         with torch.inference_mode(), full_float32():
-            return detect(image, names)
+            if self.kind == SEGMENTATION:
+                return self._segment(image, names)
+            if self.kind == OPEN_VOCABULARY:
+                return self._detect_open_vocabulary(image, names)
+            return self._detect_closed_set(image, names)
+
+    def finish_annotation(
+        self, outputs: InstanceLogits | DetectionAnnotation
+    ) -> DetectionAnnotation:
+        """Return the detections; of a segmenting model, make its masks."""
+        import torch
+
+        if isinstance(outputs, DetectionAnnotation):
+            return outputs
+        with torch.inference_mode():
+            return instances(*outputs)
 
     def _detect_open_vocabulary(
         self, image: np.ndarray, names: Sequence[str]
@@ -138,8 +155,8 @@ class LoadedDetector(LoadedAnnotator):
         detections = make_detections(labels, output["scores"], output["boxes"], image)
         return make_detection_annotation(detections, image)
 
-    def _segment(self, image: np.ndarray, names: Sequence[str]) -> DetectionAnnotation:
-        """Return the detections of Mask2Former, with masks."""
+    def _segment(self, image: np.ndarray, names: Sequence[str]) -> InstanceLogits:
+        """Return the logits of Mask2Former."""
         inputs = self.processor(images=image, return_tensors="pt").to(self.device)
         output = self.network(**inputs)
 
@@ -152,7 +169,7 @@ class LoadedDetector(LoadedAnnotator):
         class_logits = output.class_queries_logits[0]  # (Q, C + 1)
         mask_logits = output.masks_queries_logits[0]  # (Q, h, w)
         labels = [self._label(number, names) for number in range(class_logits.shape[-1] - 1)]
-        return instances(class_logits, mask_logits, prepared_image, labels)
+        return InstanceLogits(class_logits, mask_logits, prepared_image, labels)
 
     def _label(self, class_number: int, names: Sequence[str]) -> str:
         """Return the name of a class in the words of the query.

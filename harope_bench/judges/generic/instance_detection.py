@@ -63,6 +63,18 @@ class PreparedImage(NamedTuple):
     original_size: tuple[int, int]
 
 
+class InstanceLogits(NamedTuple):
+    """The arguments of `instances`: what Mask2Former returns for an image.
+
+    class_logits: (Q, C + 1). mask_logits: (Q, h, w). names: of the C classes.
+    """
+
+    class_logits: Tensor
+    mask_logits: Tensor
+    prepared_image: PreparedImage
+    names: Sequence[str] = CLASSES
+
+
 class IndexedDetection(NamedTuple):
     """A detection with its score and its position in the network's order."""
 

@@ -23,6 +23,7 @@ from harope_bench.judges.base import LoadedAnnotator, NamedCheck
 from harope_bench.judges.generic.instance_detection import (
     CLASSES,
     POSTPROCESSING,
+    InstanceLogits,
     PreparedImage,
     instances,
     prepare_image,
@@ -134,11 +135,19 @@ class LoadedMask2Former(LoadedAnnotator):
 
         The set of classes is closed.
         """
+        return self.finish_annotation(self.run_network(role, image, query))
+
+    def run_network(self, role: str, image: np.ndarray, query: Query) -> InstanceLogits:
+        """Return the logits of an image (H, W, 3) uint8."""
+        prepared_image = prepare_image(image, self.scale)
+        return InstanceLogits(*self.logits(prepared_image), prepared_image)
+
+    def finish_annotation(self, outputs: InstanceLogits) -> DetectionAnnotation:
+        """Return the detections: masks at the size of the image, their boxes and run lengths."""
         import torch
 
-        prepared_image = prepare_image(image, self.scale)
-        with torch.inference_mode(), full_float32():
-            return instances(*self.logits(prepared_image), prepared_image)
+        with torch.inference_mode():
+            return instances(*outputs)
 
     def logits(self, prepared_image: PreparedImage) -> tuple[Tensor, Tensor]:
         """Return class logits (100, 81) and mask logits (100, H' / 4, W' / 4)."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -93,6 +93,16 @@ def make_test_pipeline(scale: tuple[int, int]) -> Callable[[np.ndarray], dict[st
     return prepare
 
 
+class Predictions(NamedTuple):
+    """The arguments of `detections_of_tensors`."""
+
+    labels: Tensor
+    scores: Tensor
+    boxes: Tensor
+    masks: Tensor
+    size: tuple[int, int]
+
+
 class LoadedMmdetMask2Former(LoadedAnnotator):
     """mmdet's Mask2Former with its weights."""
 
@@ -108,19 +118,27 @@ class LoadedMmdetMask2Former(LoadedAnnotator):
 
         The set of classes is closed.
         """
+        return self.finish_annotation(self.run_network(role, image, query))
+
+    def run_network(self, role: str, image: np.ndarray, query: Query) -> Predictions:
+        """Return mmdet's predictions for an image (H, W, 3) uint8, with masks at its size."""
         import torch
 
         inputs = self.test_pipeline(_to_bgr(image))
         with torch.inference_mode(), full_float32(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of newer torch versions, for example about meshgrid
             predictions = self.network.test_step(inputs)[0].pred_instances
-        return detections_of_tensors(
+        return Predictions(
             predictions.labels,
             predictions.scores,
             predictions.bboxes,
             predictions.masks,
             (image.shape[1], image.shape[0]),
         )
+
+    def finish_annotation(self, outputs: Predictions) -> DetectionAnnotation:
+        """Return the detections: run lengths of the masks, the highest score first."""
+        return detections_of_tensors(*outputs)
 
     def network_input(self, image: np.ndarray) -> Tensor:
         """Return an image (H, W, 3) uint8 as input of the network, (1, 3, H', W')."""

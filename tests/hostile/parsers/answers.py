@@ -14,7 +14,7 @@ from harope_bench.core.formats import add_format_version
 from harope_bench.judges.blip import blip_network
 from harope_bench.judges.runners import common
 from harope_bench.pipeline import (
-    annotate,
+    annotation_folder,
     external_annotator,
     extract_features,
     rescore_prompts,
@@ -44,13 +44,13 @@ ANSWERS = d.as_lines(
 
 def read_answers(folder: Path) -> object:
     image_queries = [
-        annotate.ImageQuery(0, 0, d.HASH, DetectionQuery(), KEY),
-        annotate.ImageQuery(1, 1, d.HASH, VqaQuery(questions=("a?",)), "other"),
+        annotation_folder.ImageQuery(0, 0, d.HASH, DetectionQuery(), KEY),
+        annotation_folder.ImageQuery(1, 1, d.HASH, VqaQuery(questions=("a?",)), "other"),
     ]
     return (
-        annotate.read_judge_record(folder),
-        annotate.read_annotations(folder, "detector", image_queries),
-        annotate.read_annotations(folder, "vqa", image_queries),
+        annotation_folder.read_judge_record(folder),
+        annotation_folder.read_annotations(folder, "detector", image_queries),
+        annotation_folder.read_annotations(folder, "vqa", image_queries),
     )
 
 
@@ -58,9 +58,9 @@ parser("answers", {"judge.json": RECORD, "annotations.jsonl": ANSWERS}, read_ans
 
 
 def append_answer(folder: Path) -> object:
-    annotate._append_annotation(folder, {"key": "new", "index": 2, "annotation": "yes"})
-    return annotate.read_annotations(
-        folder, "detector", [annotate.ImageQuery(0, 0, d.HASH, DetectionQuery(), KEY)]
+    annotation_folder.append_annotation(folder, {"key": "new", "index": 2, "annotation": "yes"})
+    return annotation_folder.read_annotations(
+        folder, "detector", [annotation_folder.ImageQuery(0, 0, d.HASH, DetectionQuery(), KEY)]
     )
 
 

@@ -18,7 +18,7 @@ from harope_bench.core import text_file
 from harope_bench.core.annotations import DetectionQuery
 from harope_bench.core.index_ranges import IndexRanges
 from harope_bench.data import run_claim, run_folder
-from harope_bench.pipeline import annotate, feature_parts, ray_connection
+from harope_bench.pipeline import annotation_folder, feature_parts, ray_connection
 
 TABLE = Table()
 parser = TABLE.add
@@ -75,10 +75,10 @@ PART_ANSWERS = "parts/shard-1-of-2/annotations/toy"
 parser(
     "answers of parts",
     {f"{PART_ANSWERS}/judge.json": RECORD, f"{PART_ANSWERS}/annotations.jsonl": ANSWERS},
-    lambda f: annotate._lines_of_parts(
+    lambda f: annotation_folder.lines_of_parts(
         f / "annotations/toy",
         "detector",
-        [annotate.ImageQuery(0, 0, d.HASH, DetectionQuery(), KEY)],
+        [annotation_folder.ImageQuery(0, 0, d.HASH, DetectionQuery(), KEY)],
     ),
 )
 

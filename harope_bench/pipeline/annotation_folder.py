@@ -1,0 +1,292 @@
+"""The folder of an annotator: its record, its annotations, and their hashes.
+
+A folder holds three files. judge.json is the record of the judge. annotations.jsonl has one line
+for each query: `key`, `index`, and `annotation` or `error`. queries.jsonl has the queries for a
+judge that runs in another Python.
+
+The key is the sha256 of role, image and query. So a stored annotation is reused after an
+interruption, in a longer run, and by another evaluator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock
+from pydantic import ValidationError
+
+from harope_bench.core import checksums
+from harope_bench.core.annotations import (
+    ANNOTATION_TYPES,
+    Annotation,
+    Query,
+    is_complete_annotation,
+)
+from harope_bench.core.errors import (
+    DiskError,
+    MissingAssetError,
+    PlanMismatchError,
+    StorageError,
+)
+from harope_bench.core.formats import parse_versioned_json, versioned_json_text
+from harope_bench.core.json_file import JsonObject
+from harope_bench.core.json_lines import append_line, drop_partial_line, read_lines
+from harope_bench.core.record_base import validation_summary
+from harope_bench.core.schema import JudgeRecord
+from harope_bench.core.storage import (
+    convert_os_errors,
+    first_line,
+    make_folder,
+    read_if_present,
+    write_text,
+)
+from harope_bench.data.run_claim import part_folders, remove_empty_parts
+from harope_bench.judges.base import JudgeChoice, judge_record
+from harope_bench.pipeline.external_annotator import ANNOTATIONS_FILE, JUDGE_FILE, QUERIES_FILE
+
+HASHED_FILES = (ANNOTATIONS_FILE, QUERIES_FILE, JUDGE_FILE)
+
+
+class ImageQuery(NamedTuple):
+    """One query about one image.
+
+    Attributes:
+        position: Position of the image among those that the evaluator scores.
+        sample_index: Index of the image in the sample set.
+        key: The query's key in annotations.jsonl.
+    """
+
+    position: int
+    sample_index: int
+    image_sha256: str
+    query: Query
+    key: str
+
+
+class StoredAnnotation(NamedTuple):
+    """An annotation, or the error that replaces it."""
+
+    annotation: Annotation | None
+    error: str | None
+
+
+def query_key(role: str, image_sha256: str, query: Query) -> str:
+    """Return the key of a query in annotations.jsonl: the hex sha256 of role, image and query."""
+    return hashlib.sha256(f"{role}\n{image_sha256}\n{query.to_json()}".encode()).hexdigest()
+
+
+def check_folder_hashes(folder: Path) -> None:
+    """Raise StorageError if the annotations or the judge's record differ from their hash."""
+    if not folder.is_dir():
+        return
+    for name in (ANNOTATIONS_FILE, JUDGE_FILE):
+        if not _is_altered(folder, name):
+            continue
+        # Another process may have written an annotation, but not its hash yet: look again, locked.
+        with suppress(DiskError), _folder_lock(folder):
+            if not _is_altered(folder, name):
+                continue
+        raise StorageError(
+            f"{folder / name} differs from its hash in {checksums.CHECKSUMS_FILE}; restore the"
+            " file, or delete the folder to annotate again"
+        )
+
+
+def _is_altered(folder: Path, name: str) -> bool:
+    return checksums.has_checksums(folder) and checksums.file_state(folder, name) == "altered"
+
+
+def record_folder_hashes(folder: Path, has_written: bool) -> None:
+    """Record the hashes of the folder's files.
+
+    A hash that is recorded already is kept, unless this process has written the files.
+    """
+    with _folder_lock(folder):
+        recorded_hashes = {} if has_written else checksums.read_checksums(folder)
+        unrecorded_files = [
+            name
+            for name in HASHED_FILES
+            if name not in recorded_hashes and (folder / name).is_file()
+        ]
+        checksums.record_file_hashes(folder, unrecorded_files)
+
+
+def append_annotation(folder: Path, line: Mapping[str, object]) -> None:
+    """Append a line to the annotations.
+
+    A hash of the file that another process has recorded meanwhile is dropped first.
+    """
+    with _folder_lock(folder):
+        if ANNOTATIONS_FILE in checksums.read_checksums(folder):
+            checksums.drop_hashes(folder, [ANNOTATIONS_FILE])
+        append_line(folder / ANNOTATIONS_FILE, json.dumps(line, sort_keys=True, allow_nan=False))
+
+
+@contextmanager
+def _folder_lock(folder: Path) -> Iterator[None]:
+    """Lock a judge's folder, so that nothing is appended between hashing and recording the hash."""
+    with convert_os_errors(folder), FileLock(make_folder(folder) / f".{JUDGE_FILE}.lock"):
+        yield
+
+
+def check_same_judge(judge_choice: JudgeChoice, folder: Path) -> None:
+    """Raise PlanMismatchError if the installed judge differs from the one that annotated.
+
+    An external judge, and one whose weights are missing, cannot be compared.
+    """
+    if judge_choice.judge.runner is not None:
+        return
+    try:
+        record = judge_record(judge_choice.name, judge_choice.model)
+    except MissingAssetError:
+        return
+    claim_judge_folder(folder, record)
+
+
+def read_judge_record(folder: Path) -> JudgeRecord | None:
+    """Return the record of the judge whose annotations a folder holds; None for a new folder.
+
+    Raises:
+        PlanMismatchError: The record cannot be read.
+        FormatError: Another version of this package wrote it.
+    """
+    path = folder / JUDGE_FILE
+    data = read_if_present(path)
+    if data is None:
+        return None
+    try:
+        return JudgeRecord.model_validate(parse_versioned_json("annotations", data, path))
+    except (StorageError, ValueError) as error:
+        if isinstance(error, ValidationError):
+            reason = validation_summary(error)
+        else:
+            reason = first_line(error)
+        raise PlanMismatchError(
+            f"{path} is not the record of a judge ({reason}); delete {folder} and run eval again"
+        ) from error
+
+
+def claim_judge_folder(folder: Path, record: JudgeRecord) -> None:
+    """Write the judge's record to a new folder, or compare it with the record there.
+
+    Raises:
+        PlanMismatchError: The folder is of another judge; names the first field that differs.
+    """
+    stored_record = read_judge_record(folder) or _write_judge_record(folder, record)
+    if stored_record != record:
+        stored_fields = stored_record.model_dump()
+        fields = record.model_dump()
+        name = next(name for name in fields if stored_fields[name] != fields[name])
+        raise PlanMismatchError(
+            f"{folder} has annotations of another judge: {name} is {stored_fields[name]!s:.40}"
+            f" there and {fields[name]!s:.40} now; delete the folder or give another --out"
+        )
+    drop_partial_line(folder / ANNOTATIONS_FILE)
+
+
+def _write_judge_record(folder: Path, record: JudgeRecord) -> JudgeRecord:
+    """Write a judge's record unless another process has; return the record in the folder."""
+    with _folder_lock(folder):
+        stored_record = read_judge_record(folder)
+        if stored_record is not None:
+            return stored_record
+        text = versioned_json_text("annotations", record.model_dump(mode="json"))
+        write_text(folder / JUDGE_FILE, text)
+        return record
+
+
+def read_annotations(
+    folder: Path, role: str, queries: Sequence[ImageQuery]
+) -> dict[str, StoredAnnotation]:
+    """Return the stored annotations of these queries, by key.
+
+    Of several lines with one key, an annotation precedes an error, and a later line an earlier
+    one. An annotation that does not match its query becomes an error.
+    """
+    queries_by_key = {query.key: query.query for query in queries}
+    stored_annotations: dict[str, StoredAnnotation] = {}
+    for line in read_lines(folder / ANNOTATIONS_FILE):
+        key = line.get("key")
+        if not isinstance(key, str) or key not in queries_by_key:
+            continue
+        if "annotation" in line:
+            stored_annotations[key] = parse_annotation(
+                role, queries_by_key[key], line["annotation"]
+            )
+        elif key not in stored_annotations or stored_annotations[key].annotation is None:
+            error = str(line.get("error", "no annotation"))
+            stored_annotations[key] = StoredAnnotation(annotation=None, error=error)
+    return stored_annotations
+
+
+def parse_annotation(role: str, query: Query, value: object) -> StoredAnnotation:
+    """Return a stored value as an annotation; an error if it is invalid or incomplete."""
+    try:
+        annotation = ANNOTATION_TYPES[role].model_validate(value)
+    except ValidationError as error:
+        return StoredAnnotation(
+            annotation=None, error=f"its annotation is invalid ({validation_summary(error)})"
+        )
+    if not is_complete_annotation(query, annotation):
+        return StoredAnnotation(
+            annotation=None, error="its annotation does not answer every part of the query"
+        )
+    return StoredAnnotation(annotation, error=None)
+
+
+def lines_of_parts(folder: Path, role: str, queries: Sequence[ImageQuery]) -> dict[str, JsonObject]:
+    """Return the lines with an annotation that parts of the run have written, by key.
+
+    Raises:
+        PlanMismatchError: A part has annotations of another judge.
+    """
+    lines: dict[str, JsonObject] = {}
+    for part_folder in folders_in_parts(folder):
+        record = read_judge_record(part_folder)
+        if record is None:
+            continue
+        claim_judge_folder(folder, record)
+        stored_annotations = read_annotations(part_folder, role, queries)
+        for line in read_lines(part_folder / ANNOTATIONS_FILE):
+            stored_annotation = stored_annotations.get(str(line.get("key")))
+            if stored_annotation is not None and stored_annotation.annotation is not None:
+                lines[str(line["key"])] = line
+    return lines
+
+
+def folders_in_parts(folder: Path) -> list[Path]:
+    """Return the folders of a judge in the parts of a run.
+
+    Args:
+        folder: The judge's folder in the whole run: RUN/annotations/JUDGE.
+    """
+    relative_folder = Path(*folder.parts[-2:])
+    paths = [path / relative_folder for path in part_folders(folder.parent.parent)]
+    return [path for path in paths if path.is_dir()]
+
+
+def remove_annotations_of_parts(out: Path, judges: Iterable[JudgeChoice]) -> None:
+    """Remove the annotations of parts, once those of the whole run are written.
+
+    Args:
+        out: Parent of the judges' folders: RUN/annotations.
+    """
+    for judge_choice in judges:
+        for path in folders_in_parts(out / judge_choice.folder_name):
+            shutil.rmtree(path, ignore_errors=True)
+    remove_empty_parts(out.parent)
+
+
+def append_lines(
+    folder: Path, queries: Sequence[ImageQuery], lines: Mapping[str, JsonObject]
+) -> None:
+    """Append the lines of those queries that have one."""
+    for query in queries:
+        if query.key in lines:
+            append_annotation(folder, lines[query.key])
