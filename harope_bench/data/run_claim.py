@@ -26,6 +26,7 @@ from pydantic import Field
 
 from harope_bench.core.errors import RunBusyError, StorageError
 from harope_bench.core.index_ranges import IndexRanges, parse_ranges
+from harope_bench.core.json_file import parse_json
 from harope_bench.core.part_files import boot_token
 from harope_bench.core.record_base import Record, shorten_text
 from harope_bench.core.storage import read_if_present, write_text

@@ -272,7 +272,7 @@ def backbone_packages(plan: Plan) -> list[UnmetRequirement]:
 
 def captions_requirement(name: str) -> UnmetRequirement | None:
     """Return the captions of a suite if they are missing or altered."""
-    return _requirement(
+    return probe_requirement(
         "prompts", name, lambda: load_suite(name).requests([0]), f"harope-bench fetch {name}"
     )
 
