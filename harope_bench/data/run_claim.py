@@ -27,7 +27,7 @@ from pydantic import Field
 from harope_bench.core.errors import RunBusyError, StorageError
 from harope_bench.core.index_ranges import IndexRanges, parse_ranges
 from harope_bench.core.json_file import parse_json
-from harope_bench.core.part_files import boot_token
+from harope_bench.core.part_files import boot_token, remove_stale_parts
 from harope_bench.core.record_base import Record, shorten_text
 from harope_bench.core.storage import read_if_present, write_text
 
@@ -207,12 +207,12 @@ def part_folders(folder: Path) -> list[Path]:
 
 
 def folders_in_parts(folder: Path, *names: str) -> list[Path]:
-    """Return the folders below the parts of a run with these names, without links."""
+    """Return the existing folders below the parts of a run with these names, without links."""
     folders = []
     for path in part_folders(folder):
         for name in names:
             path /= name
-            if path.is_symlink():
+            if path.is_symlink() or not path.is_dir():
                 break
         else:
             folders.append(path)
@@ -239,6 +239,8 @@ def has_live_part(folder: Path) -> bool:
 
 def _remove_if_empty(claim_folder: Path) -> None:
     """Remove a part's folder that holds no file but those of the claim."""
+    for path in (claim_folder, *claim_folder.rglob("*/")):
+        remove_stale_parts(path)  # of writes that were killed
     for path in sorted(claim_folder.rglob("*"), reverse=True):
         with suppress(OSError):  # a file, or a folder that holds one, stays
             path.rmdir()

@@ -230,8 +230,10 @@ class RunFolder:
         """
         if self.part is not None:
             path = self._records_folder / REQUESTS_FILE
-            if IndexRanges.from_indices(indices).difference(_read_requests(path)):
-                append_line(path, f'{{"indices": "{IndexRanges.from_indices(indices)}"}}')
+            requested_indices = IndexRanges.from_indices(indices)
+            known_indices = _read_requests(self.folder / REQUESTS_FILE)
+            if requested_indices.difference(known_indices).difference(_read_requests(path)):
+                append_line(path, f'{{"indices": "{requested_indices}"}}')
             return
         with self.lock():
             requested_indices = IndexRanges.from_indices(indices)
@@ -322,6 +324,12 @@ class RunFolder:
         """
         with self.lock():
             self._finalize_locked()
+
+    def take_part_requests(self) -> None:
+        """Take the requests of parts into the files of a run without samples."""
+        with self.lock():
+            self._take_part_requests()
+            self._remove_part_records()
 
     def take_parts(self) -> None:
         """Take the records of parts into the files of the run, if there are any."""

@@ -21,6 +21,7 @@ from harope_bench.pipeline.annotation_folder import (
     check_same_judge,
     claim_judge_folder,
     read_annotations,
+    read_annotations_elsewhere,
     read_judge_record,
     record_folder_hashes,
 )
@@ -44,6 +45,7 @@ def annotate_samples(
     judges: Mapping[str, JudgeChoice],
     out: Path,
     annotator_options: AnnotatorOptions,
+    other_folders: Sequence[Path] = (),
 ) -> tuple[list[AnnotatedImage], dict[str, JudgeRecord]]:
     """Annotate every image whose prompt has metadata of an evaluator.
 
@@ -55,6 +57,7 @@ def annotate_samples(
         metadata_key: Key of the evaluator's metadata in a case; None: the prompt alone.
         judges: Judges by role.
         out: Parent of the judges' folders.
+        other_folders: Further such parents, whose annotations are used and stay where they are.
 
     Returns:
         The images with their annotations, in ascending order, and the judges' records by role.
@@ -88,7 +91,14 @@ def annotate_samples(
         if not annotator_options.is_rescored:
             next_role = find_next_role(annotator_roles, role, judges, out, queries, state)
         stored_annotations, record = _annotate_role(
-            samples, judge_choice, role, queries, folder, annotator_options, next_role
+            samples,
+            judge_choice,
+            role,
+            queries,
+            folder,
+            annotator_options,
+            next_role,
+            [path / judge_choice.folder_name for path in other_folders],
         )
         if record is not None:
             records[role] = record
@@ -128,6 +138,7 @@ def _annotate_role(
     folder: Path,
     annotator_options: AnnotatorOptions,
     next_role: NextRole | None,
+    other_folders: Sequence[Path],
 ) -> tuple[dict[str, StoredAnnotation], JudgeRecord | None]:
     """Return the annotations of one role by key, and the judge's record; None without a query.
 
@@ -135,12 +146,14 @@ def _annotate_role(
 
     Args:
         next_role: The role whose queries are answered with the same decoded images.
+        other_folders: Further folders of this judge.
     """
     check_folder_hashes(folder)
     if not queries:
         return {}, None
     read_judge_record(folder)  # raises an error for a folder of another format version
-    stored_annotations = read_annotations(folder, role, queries)
+    other_annotations = _annotations_elsewhere(other_folders, judge_choice, role, queries)
+    stored_annotations = read_annotations(folder, role, queries) | other_annotations
 
     if annotator_options.is_rescored:
         _check_all_stored(queries, stored_annotations, judge_choice, folder)
@@ -158,10 +171,11 @@ def _annotate_role(
                 has_stored_annotation,
                 next_role,
             )
-            stored_annotations = read_annotations(folder, role, queries)
-        else:
+            stored_annotations = read_annotations(folder, role, queries) | other_annotations
+        elif not other_annotations:
             check_same_judge(judge_choice, folder)
-        record_folder_hashes(folder, has_written=bool(incomplete_queries))
+        if incomplete_queries or not other_annotations:
+            record_folder_hashes(folder, has_written=bool(incomplete_queries))
 
     record = read_judge_record(folder)
     if record is not None and record.name != judge_choice.name:
@@ -170,6 +184,17 @@ def _annotate_role(
             f" annotations of {judge_choice.name} there"
         )
     return stored_annotations, record
+
+
+def _annotations_elsewhere(
+    folders: Sequence[Path], judge_choice: JudgeChoice, role: str, queries: Sequence[ImageQuery]
+) -> dict[str, StoredAnnotation]:
+    """Return what a judge has annotated in other folders; see `read_annotations_elsewhere`."""
+    if not folders:
+        return {}
+    is_external = judge_choice.annotator.runner is not None
+    record = None if is_external else judge_record(judge_choice.name, judge_choice.model)
+    return read_annotations_elsewhere(folders, record, role, queries)
 
 
 def _check_all_stored(

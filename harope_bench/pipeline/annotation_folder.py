@@ -46,7 +46,7 @@ from harope_bench.core.storage import (
     read_if_present,
     write_text,
 )
-from harope_bench.data.run_claim import part_folders, remove_empty_parts
+from harope_bench.data.run_claim import folders_in_parts, remove_empty_parts
 from harope_bench.judges.base import JudgeChoice, judge_record
 from harope_bench.pipeline.external_annotator import ANNOTATIONS_FILE, JUDGE_FILE, QUERIES_FILE
 
@@ -180,12 +180,11 @@ def claim_judge_folder(folder: Path, record: JudgeRecord) -> None:
     """
     stored_record = read_judge_record(folder) or _write_judge_record(folder, record)
     if stored_record != record:
-        stored_fields = stored_record.model_dump()
-        fields = record.model_dump()
-        name = next(name for name in fields if stored_fields[name] != fields[name])
+        name = _differing_field(stored_record, record)
         raise PlanMismatchError(
-            f"{folder} has annotations of another judge: {name} is {stored_fields[name]!s:.40}"
-            f" there and {fields[name]!s:.40} now; delete the folder or give another --out"
+            f"{folder} has annotations of another judge: {name} is"
+            f" {getattr(stored_record, name)!s:.40} there and {getattr(record, name)!s:.40} now;"
+            " delete the folder or give another --out"
         )
     drop_partial_line(folder / ANNOTATIONS_FILE)
 
@@ -245,13 +244,10 @@ def lines_of_parts(folder: Path, role: str, queries: Sequence[ImageQuery]) -> di
 
     Raises:
         PlanMismatchError: A part has annotations of another judge.
+        StorageError: They differ from their recorded hash.
     """
     lines: dict[str, JsonObject] = {}
-    for part_folder in folders_in_parts(folder):
-        record = read_judge_record(part_folder)
-        if record is None:
-            continue
-        claim_judge_folder(folder, record)
+    for part_folder in _judge_folders_in_parts(folder):
         stored_annotations = read_annotations(part_folder, role, queries)
         for line in read_lines(part_folder / ANNOTATIONS_FILE):
             stored_annotation = stored_annotations.get(str(line.get("key")))
@@ -260,27 +256,95 @@ def lines_of_parts(folder: Path, role: str, queries: Sequence[ImageQuery]) -> di
     return lines
 
 
-def folders_in_parts(folder: Path) -> list[Path]:
-    """Return the folders of a judge in the parts of a run.
+def has_annotations_in_parts(folder: Path) -> bool:
+    """Return whether a part of the run has a folder of a judge.
 
     Args:
         folder: The judge's folder in the whole run: RUN/annotations/JUDGE.
     """
-    relative_folder = Path(*folder.parts[-2:])
-    paths = [path / relative_folder for path in part_folders(folder.parent.parent)]
-    return [path for path in paths if path.is_dir()]
+    return bool(folders_in_parts(folder.parent.parent, *folder.parts[-2:]))
 
 
-def remove_annotations_of_parts(out: Path, judges: Iterable[JudgeChoice]) -> None:
-    """Remove the annotations of parts, once those of the whole run are written.
+def _judge_folders_in_parts(folder: Path) -> list[Path]:
+    """Return the folders of a judge in the parts of a run, after a check of record and hashes.
+
+    Args:
+        folder: The judge's folder in the whole run: RUN/annotations/JUDGE.
+    """
+    judge_folders = []
+    for part_folder in folders_in_parts(folder.parent.parent, *folder.parts[-2:]):
+        record = read_judge_record(part_folder)
+        if record is None:
+            continue
+        check_folder_hashes(part_folder)
+        run_record = read_judge_record(folder) or _write_judge_record(folder, record)
+        if record != run_record:
+            name = _differing_field(record, run_record)
+            raise PlanMismatchError(
+                f"{part_folder} has annotations of another judge: {name} is"
+                f" {getattr(record, name)!s:.40} there and {getattr(run_record, name)!s:.40} now;"
+                " delete that folder"
+            )
+        judge_folders.append(part_folder)
+    return judge_folders
+
+
+def _differing_field(record: JudgeRecord, other_record: JudgeRecord) -> str:
+    """Return the first field in which two unequal records differ."""
+    other_fields = other_record.model_dump()
+    fields = record.model_dump()
+    return next(name for name in fields if fields[name] != other_fields[name])
+
+
+def take_annotations_of_parts(out: Path, judges: Iterable[JudgeChoice]) -> None:
+    """Take all annotations of parts into the run, and remove them from the parts.
+
+    These may answer queries of evaluators or images that this call does not score.
 
     Args:
         out: Parent of the judges' folders: RUN/annotations.
     """
-    for judge_choice in judges:
-        for path in folders_in_parts(out / judge_choice.folder_name):
-            shutil.rmtree(path, ignore_errors=True)
+    for name in dict.fromkeys(judge_choice.folder_name for judge_choice in judges):
+        folder = out / name
+        part_folders = _judge_folders_in_parts(folder)
+        lines = {
+            str(line["key"]): line
+            for part_folder in part_folders
+            for line in read_lines(part_folder / ANNOTATIONS_FILE)
+            if "annotation" in line and "key" in line
+        }
+        stored_lines = read_lines(folder / ANNOTATIONS_FILE)
+        known_keys = {line.get("key") for line in stored_lines if "annotation" in line}
+        new_lines = [line for key, line in lines.items() if key not in known_keys]
+        for line in new_lines:
+            append_annotation(folder, line)
+        if new_lines:
+            record_folder_hashes(folder, has_written=True)
+        for part_folder in part_folders:
+            shutil.rmtree(part_folder, ignore_errors=True)
     remove_empty_parts(out.parent)
+
+
+def read_annotations_elsewhere(
+    folders: Iterable[Path], record: JudgeRecord | None, role: str, queries: Sequence[ImageQuery]
+) -> dict[str, StoredAnnotation]:
+    """Return what the same judge has annotated in other folders, by key, without errors.
+
+    Args:
+        record: Of the judge; None for one in another Python, whose record is not known before.
+    """
+    annotations: dict[str, StoredAnnotation] = {}
+    for folder in folders:
+        stored_record = read_judge_record(folder)
+        if stored_record is None or record not in (None, stored_record):
+            continue
+        check_folder_hashes(folder)
+        annotations |= {
+            key: stored_annotation
+            for key, stored_annotation in read_annotations(folder, role, queries).items()
+            if stored_annotation.annotation is not None
+        }
+    return annotations
 
 
 def append_lines(

@@ -56,7 +56,7 @@ from harope_bench.data.result_store import (
     read_result_or_none,
     write_result,
 )
-from harope_bench.data.run_claim import RunPart, claim_run
+from harope_bench.data.run_claim import RunPart, claim_run, remove_empty_parts
 from harope_bench.data.run_folder import PREDICTIONS_FOLDER, REQUESTS_FILE, RunFolder
 from harope_bench.evaluators.base import EvaluatorOutput, Features, load_feature_evaluator
 from harope_bench.models.backbones.base import load_backbone
@@ -69,6 +69,8 @@ from harope_bench.models.load_checkpoint import (
 from harope_bench.pipeline.differing_fields import differing_fields
 from harope_bench.pipeline.predictions import (
     SHARD_SIZE,
+    ClassifiedImages,
+    PredictionConfig,
     PredictionShard,
     classify_images,
     find_shard,
@@ -211,6 +213,7 @@ def classify(
 
     # Nothing is written before this line, so that a rejected call does not change a run.
     run.tie_to_plan(plan)
+    run.take_part_requests()
     run.record_request(range(count))
     checksums.record_file_hashes(out, [REQUESTS_FILE])
     shards = predict(
@@ -228,10 +231,19 @@ def classify(
     ]
 
 
-def classify_shard(plan: Plan, out: Path, selection: RealImageSelection, shard: Shard) -> int:
-    """Classify one shard of the images into a part of the run; return how many it classified.
+def classify_shard(
+    plan: Plan,
+    out: Path,
+    selection: RealImageSelection,
+    shard: Shard,
+    evaluators: Sequence[str] | None = None,
+) -> ClassifiedImages:
+    """Classify one shard of the images into a part of the run.
 
     Nothing is scored. The next `classify` of the whole run takes the predictions.
+
+    Args:
+        evaluators: Names of the evaluators that will score the run. None selects the suite's.
 
     Raises:
         RunBusyError: Another process writes the run folder or this shard.
@@ -239,18 +251,25 @@ def classify_shard(plan: Plan, out: Path, selection: RealImageSelection, shard: 
     """
     check_checkpoint_suite(plan.checkpoint, plan.suite)
     suite = load_classification_suite(plan.suite)
+    _resolve_evaluators(plan.suite, suite, evaluators)
     real_images = suite.real_images(selection.folder, selection.labels)
     count = _resolve_count(real_images, selection.count, plan.suite)
     check_sha256(find_weights_path(plan.checkpoint), plan.checkpoint.sha256)
     judge = label_judge_record(plan, real_images, selection.crop_ratio)
+    _check_run_folder(RunFolder(out), plan, count)
     part = RunPart(
         shard.name, shard.take_batches(range(count), SHARD_SIZE), IndexRanges.from_count(count)
     )
     with claim_run(out, part):
-        RunFolder(out, part=part).tie_to_plan(plan)
-        folder = part.folder(out) / PREDICTIONS_FOLDER / plan.checkpoint.name
+        run = RunFolder(out, part=part)
+        run.tie_to_plan(plan)
+        run.record_request(range(count))
+        folder = out / PREDICTIONS_FOLDER / plan.checkpoint.name
         crop_ratio = _crop_ratio(suite, selection)
-        return predict_shard(plan, real_images, count, judge, folder, crop_ratio, shard)
+        config = PredictionConfig(plan, real_images, judge, folder, crop_ratio, rescore=False)
+        classified = predict_shard(config, count, shard, part.folder(out))
+    remove_empty_parts(out)
+    return classified
 
 
 def _resolve_evaluators(

@@ -60,7 +60,7 @@ from harope_bench.evaluators.base import (
 from harope_bench.judges.base import JudgeChoice
 from harope_bench.pipeline import external_annotator
 from harope_bench.pipeline.annotate import annotate_samples
-from harope_bench.pipeline.annotation_folder import remove_annotations_of_parts
+from harope_bench.pipeline.annotation_folder import take_annotations_of_parts
 from harope_bench.pipeline.annotator_choice import AnnotatorOptions, parse_judges
 from harope_bench.pipeline.chosen_judges import (
     check_metadata,
@@ -425,7 +425,7 @@ def evaluate_prompts(
     ]
     if not scoring.annotator_options.is_rescored:
         judges = [j for choice in selected_evaluators for j in choice.judges.values()]
-        remove_annotations_of_parts(out / ANNOTATIONS_FOLDER, judges)
+        take_annotations_of_parts(out / ANNOTATIONS_FOLDER, judges)
     return results
 
 

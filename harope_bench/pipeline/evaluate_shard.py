@@ -6,15 +6,19 @@ without --shard takes what shards have left, does what is missing, and scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench.core.errors import OptionError
 from harope_bench.core.index_ranges import IndexRanges
+from harope_bench.core.json_lines import read_lines
+from harope_bench.core.schema import JudgeRecord
 from harope_bench.core.shard import Shard
-from harope_bench.data.run_claim import RunPart, claim_run
+from harope_bench.data.run_claim import RunPart, claim_run, part_folders, remove_empty_parts
 from harope_bench.data.run_folder import ANNOTATIONS_FOLDER, FEATURES_FOLDER, RunFolder
 from harope_bench.data.sample_set import SampleSet, open_part_samples
 from harope_bench.judges.base import load_feature_extractor
@@ -38,10 +42,15 @@ from harope_bench.pipeline.evaluate_target import (
     network_evaluators,
     resolve_runs,
 )
+from harope_bench.pipeline.external_annotator import ANNOTATIONS_FILE
 from harope_bench.pipeline.extract_features import (
     SHARD_SIZE,
+    FeatureShard,
     extract_in_workers,
     find_extractor_record,
+    find_shard_record,
+    shard_key,
+    shard_name,
     split_into_batches,
 )
 from harope_bench.pipeline.generate import generate, requested_indices, shard_part
@@ -90,6 +99,8 @@ def evaluate_shard(
             f"{network_evaluators(options)[0]} measures the network, which has no shards; leave"
             " --shard out"
         )
+    if options.label is not None:
+        raise OptionError("--label names a result, and a shard has none; leave --label out")
     return [
         _do_shard(target, run_options, shard)
         for target, run_options in resolve_runs(text, options, suites, resolutions)
@@ -106,8 +117,11 @@ def _do_shard(target: Target, options: EvalOptions, shard: Shard) -> ShardSummar
         if count is None and target.kind is TargetKind.CLASSIFIER_RUN:
             count = len(RunFolder(target.path).requested_indices())
         selection = real_image_selection(options, count)
-        n_classified = classify_shard(target.plan, target.out, selection, shard)
-        return ShardSummary(target.out, n_classified, n_classified=n_classified)
+        evaluators = image_evaluators(options) or None
+        classified = classify_shard(target.plan, target.out, selection, shard, evaluators)
+        return ShardSummary(
+            target.out, classified.image_count, n_classified=classified.new_image_count
+        )
     if target.kind in CHECKPOINTS:
         return _do_shard_of_checkpoint(target, options, shard)
     samples = select_samples(
@@ -125,11 +139,19 @@ def _do_shard_of_checkpoint(target: Target, options: EvalOptions, shard: Shard) 
     assert plan is not None
     part = shard_part(shard, requested_indices(plan.suite, options.count), plan.settings.tile)
     _check_scoring(target, options)
-    with claim_run(target.out, part):
+    with _claim_part(target.out, part):
         generation = generate(plan, part.indices, target.out, options.batch, part=part)
         samples = open_part_samples(RunFolder(target.out), part.requested_indices)
         summary = _judge_part(target, options, part, samples)
         return summary._replace(n_generated=generation.n_generated)
+
+
+@contextmanager
+def _claim_part(out: Path, part: RunPart) -> Iterator[None]:
+    """Claim a part; afterwards remove its folder if it holds nothing that the run lacks."""
+    with claim_run(out, part):
+        yield
+    remove_empty_parts(out)
 
 
 def _check_scoring(target: Target, options: EvalOptions) -> None:
@@ -168,7 +190,7 @@ def _judge_part(
     Args:
         samples: Of the whole run. Images of other parts may be missing.
     """
-    with claim_run(target.out, part):
+    with _claim_part(target.out, part):
         annotation_evaluators, feature_evaluators = _evaluators(target, options)
         n_annotated = n_extracted = 0
         if annotation_evaluators:
@@ -187,12 +209,16 @@ def _annotate_part(
     samples: SampleSet,
     evaluators: Sequence[str],
 ) -> int:
-    """Annotate the images of a part; return their number."""
+    """Annotate the images of a part; return the number of images that are annotated now."""
     suite = load_prompt_suite(str(target.suite))
     scoring = prompt_scoring(options, str(target.suite))
     scoring = replace(scoring, judge=without_feature_extractor(scoring.judge))
     part_samples = samples.select_indices(part.indices)
     cases = {i: suite.case(i) for i in sorted({*part_samples.indices, *part_samples.failed})}
+    out = part.folder(target.out) / ANNOTATIONS_FOLDER
+    run_folders = [target.out, *part_folders(target.out)]
+    other_folders = [path / ANNOTATIONS_FOLDER for path in run_folders]
+    lines_before = _annotated_images(out)
     for choice in evaluate_prompts.select_prompt_evaluators(suite, scoring, evaluators):
         annotate_samples(
             part_samples,
@@ -200,10 +226,25 @@ def _annotate_part(
             choice.evaluator.metadata_key,
             choice.evaluator.annotator_roles,
             choice.judges,
-            part.folder(target.out) / ANNOTATIONS_FOLDER,
+            out,
             scoring.annotator_options,
+            [path for path in other_folders if path != out],
         )
-    return len(part_samples.indices)
+    new_lines = _annotated_images(out) - lines_before
+    return len({index for _, index in new_lines.elements()})
+
+
+def _annotated_images(out: Path) -> Counter[tuple[str, object]]:
+    """Return the number of lines by judge's folder and image.
+
+    Args:
+        out: Parent of the judges' folders.
+    """
+    return Counter(
+        (path.parent.name, line.get("index"))
+        for path in out.glob(f"*/{ANNOTATIONS_FILE}")
+        for line in read_lines(path)
+    )
 
 
 def _extract_part(
@@ -231,6 +272,7 @@ def _extract_with_judge(
     """Extract the batches of a part with one extractor; return the number of images."""
     relative_folder = Path(FEATURES_FOLDER) / judge
     folder = part.folder(out) / relative_folder
+    stored_keys = feature_parts.stored_batches(out / relative_folder).keys()
     record = find_extractor_record(judge, out / relative_folder, rescore=False).record
     batch_size = load_feature_extractor(judge).batch_size
     part_samples = samples.select_indices(part.indices)
@@ -242,12 +284,32 @@ def _extract_with_judge(
     ]
     batches = [
         batch
-        for group in groups
+        for number, group in enumerate(groups)
+        if not _has_features(out / relative_folder, number, group, samples, record)
         for indices in [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
         if all(index in hashes for index in indices)
         for batch in split_into_batches(indices, hashes, record, batch_size, part_samples.crop_side)
-        if not feature_parts.batch_path(folder, batch.key).is_file()
+        if batch.key not in stored_keys
     ]
     for key, extracted_batch in extract_in_workers(part_samples, judge, batches, device):
         feature_parts.write_batch(folder, key, extracted_batch)
     return sum(len(batch.indices) for batch in batches)
+
+
+def _has_features(
+    folder: Path, number: int, indices: list[int], samples: SampleSet, record: JudgeRecord
+) -> bool:
+    """Return whether the run has the features of these images, one shard of its features.
+
+    Args:
+        folder: The extractor's folder in the run.
+        number: Of the shard of features.
+    """
+    if not (folder / shard_name(number)).is_file():
+        return False
+    if samples.plan is not None and not set(indices) <= samples.recorded_hashes.keys():
+        return False  # other parts have yet to generate some of the images
+    hashes = samples.select_indices(indices).hashes_by_index
+    key = shard_key(record, [(i, hashes[i]) for i in indices], samples.crop_side)
+    shard = FeatureShard(number, indices, key)
+    return find_shard_record(folder, shard, load_feature_extractor(record.name).arrays) is not None

@@ -242,7 +242,7 @@ def extract_features(
     if missing_shards:
         _extract_shards(samples, extractor.record, missing_shards, folder, device)
     if not rescore:
-        feature_parts.remove_batches(folder)
+        feature_parts.remove_batches(folder, samples.indices)
 
     records = [read_record(folder / shard_name(shard.number)) for shard in shards]
     features = _map_features(samples, folder, names, records)
@@ -388,6 +388,7 @@ def _extract_shards(
 ) -> None:
     """Extract the batches of shards that no part has extracted; write each complete shard."""
     batch_size = load_feature_extractor(record.name).batch_size
+    names = load_feature_extractor(record.name).arrays
     hashes = samples.hashes_by_index
     batches = {
         shard.number: split_into_batches(
@@ -413,7 +414,7 @@ def _extract_shards(
         shard_batches = [
             extracted_batches.pop(batch.key)
             if batch.key in extracted_batches
-            else feature_parts.read_batch(stored_paths[batch.key])
+            else feature_parts.read_batch(stored_paths[batch.key], batch.indices, names)
             for batch in batches[shard.number]
         ]
         _join_and_write_shard(folder, record.name, shard, shard_batches, len(samples.indices))

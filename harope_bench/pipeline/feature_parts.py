@@ -8,8 +8,8 @@ another key and is extracted again.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +19,8 @@ from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.array_file import arrays_with_format, check_arrays_format
 from harope_bench.core.errors import StorageError
 from harope_bench.core.json_file import parse_json
-from harope_bench.core.record_base import Option
-from harope_bench.core.storage import convert_os_errors
+from harope_bench.core.record_base import Option, Record
+from harope_bench.core.storage import convert_os_errors, sha256_bytes
 from harope_bench.data.run_claim import folders_in_parts, remove_empty_parts
 
 NOTES_ARRAY = "record"  # JSON text about the batch, beside the features
@@ -49,16 +49,31 @@ class ExtractedBatch(NamedTuple):
     numerics: dict[str, Option]
 
 
+class BatchRecord(Record):
+    """What a stored batch says about itself.
+
+    Attributes:
+        sha256: Of the bytes of each array, by name.
+    """
+
+    indices: list[int]
+    unusual_images: dict[str, int]
+    notes: list[str]
+    numerics: dict[str, Option]
+    sha256: dict[str, str]
+
+
 def write_batch(folder: Path, key: str, batch: ExtractedBatch) -> None:
     """Write the features of a batch to the folder of an extractor in a part."""
-    record = {
-        "indices": batch.indices,
-        "unusual_images": dict(batch.unusual_counts),
-        "notes": batch.notes,
-        "numerics": batch.numerics,
-    }
+    record = BatchRecord(
+        indices=batch.indices,
+        unusual_images=dict(batch.unusual_counts),
+        notes=batch.notes,
+        numerics=batch.numerics,
+        sha256=_array_hashes(batch.arrays),
+    )
     arrays = {f"{FEATURE_PREFIX}{name}": array for name, array in batch.arrays.items()}
-    arrays[NOTES_ARRAY] = np.array(json.dumps(record, sort_keys=True))
+    arrays[NOTES_ARRAY] = np.array(record.to_json())
     write_arrays(batch_path(folder, key), arrays_with_format("features", arrays))
 
 
@@ -67,32 +82,38 @@ def batch_path(folder: Path, key: str) -> Path:
     return folder / f"{key}.npz"
 
 
-def read_batch(path: Path) -> ExtractedBatch:
+def _array_hashes(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    return {name: sha256_bytes(array.tobytes()) for name, array in arrays.items()}
+
+
+def read_batch(path: Path, indices: Sequence[int], names: Sequence[str]) -> ExtractedBatch:
     """Return the stored features of a batch.
 
+    Args:
+        indices: Of its images.
+        names: Of the extractor's arrays.
+
     Raises:
-        StorageError: The file is damaged; the message says to delete it.
+        StorageError: The file is damaged or altered; the message says to delete it.
     """
     try:
         arrays = load_arrays(path)
         check_arrays_format("features", arrays, path)
-        record = parse_json(str(arrays[NOTES_ARRAY]).encode())
-        features = {
-            name.removeprefix(FEATURE_PREFIX): array
-            for name, array in arrays.items()
-            if name.startswith(FEATURE_PREFIX)
-        }
-        return ExtractedBatch(
-            record["indices"],
-            features,
-            Counter(record["unusual_images"]),
-            record["notes"],
-            record["numerics"],
-        )
+        record = _parse_record(arrays)
+        features = {name: arrays[f"{FEATURE_PREFIX}{name}"] for name in names}
+        if record.indices != [*indices] or record.sha256 != _array_hashes(features):
+            raise ValueError("other images or other bytes than recorded")
     except (StorageError, KeyError, TypeError, ValueError) as error:
         raise StorageError(
             f"{path} is no batch of features or is damaged; delete it and run eval again"
         ) from error
+    return ExtractedBatch(
+        record.indices, features, Counter(record.unusual_images), record.notes, record.numerics
+    )
+
+
+def _parse_record(arrays: Mapping[str, np.ndarray]) -> BatchRecord:
+    return BatchRecord.model_validate(parse_json(str(arrays[NOTES_ARRAY]).encode()))
 
 
 def stored_batches(folder: Path) -> dict[str, Path]:
@@ -104,21 +125,32 @@ def stored_batches(folder: Path) -> dict[str, Path]:
     return {path.stem: path for part in _extractor_folders(folder) for path in part.glob("*.npz")}
 
 
-def remove_batches(folder: Path) -> None:
-    """Remove the batches of parts, once the shards of the whole run are written."""
+def remove_batches(folder: Path, indices: Collection[int]) -> None:
+    """Remove the batches of parts, once the shards of these images are written.
+
+    Batches of other images stay, because this run of fewer images does not have their features.
+    """
     extractor_folders = _extractor_folders(folder)
     with convert_os_errors(folder):
         for part in extractor_folders:
             for path in part.glob("*.npz"):
-                path.unlink(missing_ok=True)
+                if _batch_indices(path) <= set(indices):
+                    path.unlink(missing_ok=True)
     if extractor_folders:
         remove_empty_parts(_run_folder(folder))
 
 
+def _batch_indices(path: Path) -> set[int]:
+    """Return the indices of a stored batch; none if it is damaged."""
+    try:
+        return set(_parse_record(load_arrays(path, (NOTES_ARRAY,))).indices)
+    except (StorageError, KeyError, TypeError, ValueError):
+        return set()
+
+
 def _extractor_folders(folder: Path) -> list[Path]:
     """Return the folders of an extractor in the parts of a run."""
-    paths = folders_in_parts(_run_folder(folder), *folder.parts[-2:])
-    return [path for path in paths if path.is_dir()]
+    return folders_in_parts(_run_folder(folder), *folder.parts[-2:])
 
 
 def _run_folder(folder: Path) -> Path:

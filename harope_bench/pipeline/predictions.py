@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,56 +68,69 @@ def predict(
         SampleError: `rescore` is set and a shard is missing.
         FormatError: Another version of this package wrote a shard.
     """
-    parts = [range(start, min(count, start + SHARD_SIZE)) for start in range(0, count, SHARD_SIZE)]
-    config = {
-        "plan": plan,
-        "real_images": real_images,
-        "judge": judge,
-        "folder": folder,
-        "crop_ratio": crop_ratio,
-        "rescore": rescore,
-    }
-    task = Task("classify", config, plan.settings.device)
-    names = [f"images {indices.start}-{indices.stop - 1}" for indices in parts]
-    shards: dict[int, PredictionShard] = {}
-    title = f"classify {plan.checkpoint.name} on {plan.settings.device}"
-    with Progress(title, count, "image") as progress:
-        for position, (shard, new_key) in run_units(task, parts, names):
-            if new_key is not None:
-                _write_shard(shard_path(folder, parts[position].start), shard, new_key)
-            shards[position] = shard
-            progress.advance(len(parts[position]))
+    config = PredictionConfig(plan, real_images, judge, folder, crop_ratio, rescore)
+    shards = []
+    for indices, classified in _classify_in_workers(config, range(0, count, SHARD_SIZE), count):
+        if classified.key is not None:
+            _write_shard(shard_path(folder, indices.start), classified.shard, classified.key)
+        shards.append((indices.start, classified.shard))
     if not rescore:
         _remove_from_parts(folder)
-    return [shards[position] for position in range(len(parts))]
+    return [shard for _, shard in sorted(shards, key=itemgetter(0))]
+
+
+class PredictionConfig(NamedTuple):
+    """What a worker of classification is built from: the arguments of `predict`."""
+
+    plan: Plan
+    real_images: RealImages
+    judge: JudgeRecord
+    folder: Path
+    crop_ratio: float
+    rescore: bool
+
+
+def _classify_in_workers(
+    config: PredictionConfig, starts: Sequence[int], count: int
+) -> Iterator[tuple[range, ClassifiedShard]]:
+    """Yield the shards of the first `count` images that begin at `starts`, as they are ready."""
+    parts = [range(start, min(count, start + SHARD_SIZE)) for start in starts]
+    device = config.plan.settings.device
+    task = Task("classify", {"config": config}, device)
+    names = [f"images {indices.start}-{indices.stop - 1}" for indices in parts]
+    title = f"classify {config.plan.checkpoint.name} on {device}"
+    with Progress(title, sum(map(len, parts)), "image") as progress:
+        for position, classified in run_units(task, parts, names):
+            yield parts[position], classified
+            progress.advance(len(parts[position]))
 
 
 class ClassifiedShard(NamedTuple):
-    """A shard of predictions, and its key if it must be written to the run."""
+    """A shard of predictions, and where it comes from.
+
+    Attributes:
+        key: Of a shard that the run does not have; None for one that it has.
+        is_new: Whether it was classified now, and not found in a part of the run.
+    """
 
     shard: PredictionShard
-    new_key: str | None
+    key: str | None
+    is_new: bool
+
+
+class ClassifiedImages(NamedTuple):
+    """Numbers of images of a shard of the run."""
+
+    image_count: int
+    new_image_count: int
 
 
 class ClassificationWorker:
     """Returns stored predictions of shards and makes missing ones; a worker of `run_units`."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        real_images: RealImages,
-        judge: JudgeRecord,
-        folder: Path,
-        crop_ratio: float,
-        rescore: bool,
-    ) -> None:
-        """Keep the arguments of `predict`. The network is loaded when a shard is missing."""
-        self._plan = plan
-        self._real_images = real_images
-        self._judge = judge
-        self._folder = folder
-        self._crop_ratio = crop_ratio
-        self._rescore = rescore
+    def __init__(self, config: PredictionConfig) -> None:
+        """Keep the configuration. The network is loaded when a shard is missing."""
+        self._config = config
         self._classifier: Classifier | None = None
 
     def results(self, units: Iterable[range]) -> Iterator[ClassifiedShard]:
@@ -126,7 +140,7 @@ class ClassificationWorker:
         """
         parts = list(units)
         all_bytes = map_in_threads(
-            partial(read_image_bytes, self._real_images),
+            partial(read_image_bytes, self._config.real_images),
             parts,
             SHARDS_AHEAD,
             min(1, thread_count()),
@@ -136,26 +150,27 @@ class ClassificationWorker:
 
     def _find_or_classify(self, first_index: int, image_bytes: ImageBytes) -> ClassifiedShard:
         """Return a stored shard of the same plan and image bytes, or classify the images."""
-        path = shard_path(self._folder, first_index)
-        key = shard_key(self._plan, self._judge, image_bytes.image_rows)
+        config = self._config
+        path = shard_path(config.folder, first_index)
+        key = shard_key(config.plan, config.judge, image_bytes.image_rows)
         stored_shard = find_shard(path, key, image_bytes.image_rows)
         if stored_shard is not None:
-            return ClassifiedShard(stored_shard, None)
-        if self._rescore:
+            return ClassifiedShard(stored_shard, None, is_new=False)
+        if config.rescore:
             raise SampleError(
-                f"{self._folder} lacks the predictions of {self._plan.checkpoint.name} from image"
+                f"{config.folder} lacks the predictions of {config.plan.checkpoint.name} from image"
                 f" {first_index:,} on; run eval without --rescore"
             )
         part_shard = _find_in_parts(path, key, image_bytes.image_rows)
         if part_shard is not None:
-            return ClassifiedShard(part_shard, key)
+            return ClassifiedShard(part_shard, key, is_new=False)
         self._classifier = self._classifier or open_classifier(
-            self._plan.checkpoint, self._plan.settings
+            config.plan.checkpoint, config.plan.settings
         )
         shard = classify_images(
-            self._classifier, self._plan, self._real_images, image_bytes, self._crop_ratio
+            self._classifier, config.plan, config.real_images, image_bytes, config.crop_ratio
         )
-        return ClassifiedShard(shard, key)
+        return ClassifiedShard(shard, key, is_new=True)
 
     def pack(self, result: ClassifiedShard) -> ClassifiedShard:
         """Return the shard: it travels as it is."""
@@ -163,39 +178,23 @@ class ClassificationWorker:
 
 
 def predict_shard(
-    plan: Plan,
-    real_images: RealImages,
-    count: int,
-    judge: JudgeRecord,
-    folder: Path,
-    crop_ratio: float,
-    shard: Shard,
-) -> int:
-    """Classify a shard of the first `count` images, what is missing of it; return their number.
+    config: PredictionConfig, count: int, shard: Shard, part_folder: Path
+) -> ClassifiedImages:
+    """Classify a shard of the first `count` images, what run and parts lack of it.
 
     Args:
-        folder: The folder of the predictions in the part of the run.
+        config: Its folder is that of the whole run.
+        part_folder: Folder of the part that gets the predictions.
     """
-    starts = shard.take(range(0, count, SHARD_SIZE))
-    classifier: Classifier | None = None
-    n_classified = 0
-    title = f"classify {plan.checkpoint.name} on {plan.settings.device}"
-    with Progress(title, len(starts) * SHARD_SIZE, "image") as progress:
-        for start in starts:
-            image_bytes = read_image_bytes(
-                real_images, range(start, min(count, start + SHARD_SIZE))
-            )
-            path = shard_path(folder, start)
-            key = shard_key(plan, judge, image_bytes.image_rows)
-            if find_shard(path, key, image_bytes.image_rows) is None:
-                classifier = classifier or open_classifier(plan.checkpoint, plan.settings)
-                prediction_shard = classify_images(
-                    classifier, plan, real_images, image_bytes, crop_ratio
-                )
-                _write_shard(path, prediction_shard, key)
-                n_classified += len(image_bytes.image_rows)
-            progress.advance(len(image_bytes.image_rows))
-    return n_classified
+    folder = part_folder.joinpath(*config.folder.parts[-2:])
+    image_count = new_image_count = 0
+    starts = [*shard.take(range(0, count, SHARD_SIZE))]
+    for indices, classified in _classify_in_workers(config, starts, count):
+        image_count += len(indices)
+        if classified.is_new and classified.key is not None:
+            _write_shard(shard_path(folder, indices.start), classified.shard, classified.key)
+            new_image_count += len(indices)
+    return ClassifiedImages(image_count, new_image_count)
 
 
 def _find_in_parts(

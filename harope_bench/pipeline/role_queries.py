@@ -14,7 +14,7 @@ from harope_bench.pipeline.annotation_folder import (
     ImageQuery,
     StoredAnnotation,
     check_folder_hashes,
-    folders_in_parts,
+    has_annotations_in_parts,
     query_key,
     read_annotations,
     read_judge_record,
@@ -95,7 +95,9 @@ def find_next_role(
     next_folder = out / judge_choice.folder_name
     if not (_has_known_size(judges[role]) and _has_known_size(judge_choice)):
         return None
-    if folder == next_folder or folders_in_parts(folder) or folders_in_parts(next_folder):
+    if folder == next_folder:
+        return None
+    if has_annotations_in_parts(folder) or has_annotations_in_parts(next_folder):
         return None
     if not _is_same_judge(judge_choice, next_folder):
         return None

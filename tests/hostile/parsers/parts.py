@@ -70,7 +70,11 @@ def batch_files() -> Files:
         return {"key.npz": (Path(folder) / "key.npz").read_bytes()}
 
 
-parser("batch of features", batch_files, lambda f: feature_parts.read_batch(f / "key.npz"))
+parser(
+    "batch of features",
+    batch_files,
+    lambda f: feature_parts.read_batch(f / "key.npz", [0, 1], ["pool"]),
+)
 PART_ANSWERS = "parts/shard-1-of-2/annotations/toy"
 parser(
     "answers of parts",
