@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 import tiny
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from shard_runs import call, contents
 from toy_images import COLOURS, write_toy_images
 from toy_prompts import ToyEye, toy
 
@@ -38,24 +39,6 @@ from harope_bench.pipeline.generate import generate, make_plan, shard_part
 __all__ = ["toy"]  # the fixture
 COUNT = 70
 BATCH = 10
-
-
-def call(*words: object, exit_code: int = 0) -> Result:
-    command_result = CliRunner().invoke(main, [str(word) for word in words])
-    assert command_result.exit_code == exit_code, command_result.output
-    return command_result
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a run; results without their provenance, and so without hashes of them."""
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if path.is_file() and name != "results/SHA256SUMS":
-            files[name] = path.read_bytes()
-            if path.parent.name == "results" and path.suffix == ".json":
-                files[name] = json.dumps({**json.loads(files[name]), "provenance": 0}).encode()
-    return files
 
 
 @pytest.fixture
