@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -417,7 +418,7 @@ def _run_set(run: RunFolder, plan: Plan | None, count: int | None) -> SampleSet:
         set_indices = IndexRanges.from_count(count)
     else:
         set_indices = request_ranges or IndexRanges.from_indices(all_records)
-    if missing_indices := run.missing_indices(set_indices):
+    if missing_indices := run.missing_indices(set_indices, all_records):
         raise SampleError(
             f"{run.folder} is unfinished: {len(set_indices):,} requested,"
             f" {len(missing_indices):,} missing; run generate again with the same --out"
@@ -439,7 +440,6 @@ def _set_of_records(
     run: RunFolder, plan: Plan | None, records: Mapping[int, SampleRecord]
 ) -> SampleSet:
     """Return the samples of these records."""
-    resolved_folder = run.folder.resolve()
     ok_records = {i: record for i, record in records.items() if record.status == "ok"}
     return SampleSet(
         name=run.folder.name,
@@ -448,10 +448,7 @@ def _set_of_records(
         n_asked=len(records),
         failed={i: r.reason or "failed" for i, r in records.items() if r.status == "failed"},
         indices=list(ok_records),
-        files={
-            i: path_inside(run.folder, str(r.file), i, resolved_folder)
-            for i, r in ok_records.items()
-        },
+        files=paths_inside(run.folder, {i: str(r.file) for i, r in ok_records.items()}),
         recorded_hashes={i: str(r.sha256) for i, r in ok_records.items()},
         labels={i: r.label for i, r in ok_records.items() if r.label is not None},
     )
@@ -482,18 +479,38 @@ def _check_requests_complete(
         )
 
 
-def path_inside(folder: Path, name: str, index: int, resolved_folder: Path | None = None) -> Path:
-    """Return the path of a record's file in a folder.
+def paths_inside(folder: Path, names: Mapping[int, str]) -> dict[int, Path]:
+    """Return the paths of records' files in a folder, by index.
 
-    Args:
-        resolved_folder: `folder` without links, for callers with many files.
+    Links in the folder of a file are followed once for all its files, so one look at each file is
+    enough. Equal to `path_inside` of each name, and raises the same error.
+    """
+    resolved_folder = folder.resolve()
+    inner_folders: dict[str, Path | None] = {}  # of files, by name; None: not inside the folder
+    paths = {}
+    for index, name in names.items():
+        parent, file_name = os.path.split(name.replace("\0", ""))
+        if parent not in inner_folders:
+            resolved_parent = (folder / parent).resolve()
+            is_inside = resolved_parent.is_relative_to(resolved_folder)
+            inner_folders[parent] = resolved_parent if is_inside else None
+        inner_folder = inner_folders[parent]
+        path = folder if inner_folder is None else inner_folder / file_name
+        is_plain = "\0" not in name and file_name not in ("", ".", "..")
+        if inner_folder is None or not is_plain or os.path.islink(path):
+            path = path_inside(folder, name, index)
+        paths[index] = path
+    return paths
+
+
+def path_inside(folder: Path, name: str, index: int) -> Path:
+    """Return the path of a record's file in a folder.
 
     Raises:
         SampleError: The name leads out of the folder.
     """
-    resolved_folder = resolved_folder or folder.resolve()
     path = (folder / name.replace("\0", "")).resolve()
-    if "\0" in name or not path.is_relative_to(resolved_folder):
+    if "\0" in name or not path.is_relative_to(folder.resolve()):
         raise SampleError(
             f"record {index} of {folder} points outside the folder ({name}); the record was altered"
         )

@@ -291,6 +291,10 @@ def _open_or_none(next_role: NextRole, device: str) -> LoadedAnnotator | None:
         return open_judge(next_role.judge_choice.name, next_role.plugin, device)
     except BenchError:
         return None
+    except RuntimeError as error:
+        if not is_memory_error(error):
+            raise
+        return None  # its turn comes when the judge of the role before has ended
 
 
 class QueriedImage(NamedTuple):

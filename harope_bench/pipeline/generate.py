@@ -47,7 +47,13 @@ from harope_bench.models.samplers.base import (
     load_settings_sampler,
 )
 from harope_bench.pipeline.stored_requests import check_stored_requests
-from harope_bench.pipeline.workers import SerialExecutor, Task, current_executor, run_units
+from harope_bench.pipeline.workers import (
+    Executor,
+    SerialExecutor,
+    Task,
+    current_executor,
+    run_units,
+)
 from harope_bench.suites.base import Suite, load_suite
 
 MAX_PART_NAME = 60  # characters of the indices in the name of a part
@@ -509,6 +515,26 @@ def _generate_tile(
         image = None if reason else output.images[row]  # (H, W, 3)
         generated.append(GeneratedImage(request, image, reason))
     return generated
+
+
+def generate_again(
+    plan: Plan, indices: Sequence[int], executor: Executor | None = None
+) -> Iterator[tuple[int, EncodedSample]]:
+    """Yield samples of these indices as they would be stored; nothing is written.
+
+    Args:
+        executor: The current executor by default.
+
+    Raises:
+        WeightsError: The weights are missing, altered or do not fit.
+    """
+    requests = _requests(plan, indices)
+    task = Task("generate", {"plan": plan}, plan.settings.device)
+    names = [f"sample {request.index}" for request in requests]
+    units = [[request] for request in requests]
+    for position, images in run_units(task, units, names, executor=executor):
+        for image in images:
+            yield requests[position].index, encode_image(image)
 
 
 def generate_one(generator: ImageGenerator, plan: Plan, index: int) -> np.ndarray | None:

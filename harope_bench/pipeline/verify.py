@@ -15,30 +15,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import numpy as np
 
+from harope_bench.core.device import device_type
 from harope_bench.core.errors import BenchError, SampleError
 from harope_bench.core.schema import REPEATABLE_KEY, Checkpoint, Plan, Result, SampleRecord
-from harope_bench.core.storage import sha256_bytes
-from harope_bench.data.image_io import encode_png
+from harope_bench.data.image_io import decode_image
 from harope_bench.data.result_paths import result_paths, result_paths_below, run_folder_of
 from harope_bench.data.result_store import read_result
-from harope_bench.data.run_folder import FEATURES_FOLDER, PLAN_FILE, RESULTS_FOLDER, RunFolder
+from harope_bench.data.run_folder import (
+    FEATURES_FOLDER,
+    PLAN_FILE,
+    RESULTS_FOLDER,
+    EncodedSample,
+    RunFolder,
+)
 from harope_bench.data.sample_set import SampleSet
-from harope_bench.models.backbones.base import ImageGenerator, load_backbone
+from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.load_checkpoint import (
     check_weights_file,
     load_checkpoint_record,
-    open_generator,
 )
 from harope_bench.pipeline.classify import (
     RealImageSelection,
     is_classification_suite,
     recheck_classifier,
 )
-from harope_bench.pipeline.generate import generate_one
+from harope_bench.pipeline.generate import generate_again
 from harope_bench.pipeline.verify_files import (
     check_archives,
     check_requests,
@@ -62,6 +66,7 @@ from harope_bench.pipeline.verify_results import (
     check_results,
     given_reference,
 )
+from harope_bench.pipeline.workers import SerialExecutor
 
 COST = "cost"  # evaluator of the network itself; its results are in a folder of the same name
 
@@ -290,33 +295,26 @@ def _status_of_image(error: SampleError) -> Status:
 # samples generated again
 
 
-class Regeneration(NamedTuple):
-    """A generator of a run's checkpoint, and the records of the run's samples."""
-
-    generator: ImageGenerator
-    records: dict[int, SampleRecord]
-
-
 def _check_regenerated(
     samples: SampleSet, plan: Plan, options: VerifyOptions, findings: Findings
 ) -> None:
     """Generate some samples again, including failed ones, and compare them with their records."""
     try:
-        regeneration = Regeneration(
-            open_generator(_find_checkpoint(plan), plan.settings),
-            RunFolder(samples.path, needs_matching_hashes=False).read_records(),
-        )
+        plan = plan.model_copy(update={"checkpoint": _find_checkpoint(plan)})
+        records = RunFolder(samples.path, needs_matching_hashes=False).read_records()
         rng = random.SystemRandom() if options.seed is None else random.Random(options.seed)
         all_indices = sorted({*samples.indices, *samples.failed})
         indices = sorted(rng.sample(all_indices, min(options.redraw, len(all_indices))))
-        for index in indices:
-            image = generate_one(regeneration.generator, plan, index)
-            if not _matches_record(samples, regeneration.records[index], image):
-                findings.add(
-                    "altered",
-                    samples.path,
-                    f"sample {index} generated again is another image ({LIKELY_CAUSES})",
-                )
+        executor = None
+        if device_type(plan.settings.device) != "cpu":
+            executor = SerialExecutor()  # the workers of `verify` have no GPU
+        altered_indices: list[int] = []
+        try:
+            for index, sample in generate_again(plan, indices, executor):
+                if not _matches_record(samples, records[index], sample):
+                    altered_indices.append(index)
+        finally:
+            _add_altered_samples(samples, altered_indices, findings)
     except BenchError as error:
         findings.add(
             "could-not-check", samples.path, f"{samples.path}: nothing generated again: {error}"
@@ -324,6 +322,16 @@ def _check_regenerated(
         return
     index_text = ", ".join(map(str, indices))
     findings.add("ok", samples.path, f"{len(indices)} samples generated again: {index_text}")
+
+
+def _add_altered_samples(samples: SampleSet, indices: list[int], findings: Findings) -> None:
+    """Add a finding for each sample, in order; workers return them in any."""
+    for index in sorted(indices):
+        findings.add(
+            "altered",
+            samples.path,
+            f"sample {index} generated again is another image ({LIKELY_CAUSES})",
+        )
 
 
 def _find_checkpoint(plan: Plan) -> Checkpoint:
@@ -349,17 +357,18 @@ def _find_checkpoint(plan: Plan) -> Checkpoint:
     return checkpoint
 
 
-def _matches_record(samples: SampleSet, record: SampleRecord, image: np.ndarray | None) -> bool:
-    """Return whether an image (H, W, 3) uint8, or a failure (None), is what the record says."""
-    if image is None:
+def _matches_record(samples: SampleSet, record: SampleRecord, sample: EncodedSample) -> bool:
+    """Return whether a sample that was generated again is what the record says."""
+    if sample.png is None:
         return record.status == "failed"
     if record.status != "ok":
         return False
-    if record.sha256 == sha256_bytes(encode_png(image)):
+    if record.sha256 == sample.record.sha256:
         return True
     # Another version of this package or of zlib may have compressed the same pixels otherwise.
     try:
         stored_image = samples.image(record.index)
     except SampleError:
         return False
+    image = decode_image(sample.png, f"sample {record.index}").image
     return np.array_equal(stored_image, image)

@@ -24,6 +24,7 @@ from harope_bench.data.sample_set import (
     SampleSet,
     open_samples,
     path_inside,
+    paths_inside,
     write_adm_npz,
     write_png_folder,
 )
@@ -465,6 +466,36 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
 def test_a_record_cannot_point_out_of_its_folder(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="points outside"):
         path_inside(tmp_path, "../../etc/passwd", 3)
+
+
+def test_many_paths_are_those_of_each_name(tmp_path: Path) -> None:
+    """Also where a folder or a file is a link."""
+    folder = tmp_path / "run"
+    (folder / "images").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    (folder / "linked").symlink_to("images")
+    (folder / "leaving").symlink_to("../outside")
+    (folder / "images/link.png").symlink_to("../plan.json")
+    (folder / "images/leaving.png").symlink_to("../../outside/x.png")
+    (tmp_path / "outside/back.png").symlink_to("../run/images/0.png")
+    inner_names = [
+        *("images/0.png", "images/missing.png", "linked/0.png", "images/link.png"),
+        *("images/../images/1.png", "2.png", "./3.png", "images/", ".", "images/..", ""),
+        *("leaving/back.png", "leaving/back.png/../x.png", "a/b/../c.png"),
+    ]
+    paths = paths_inside(folder, dict(enumerate(inner_names)))
+    assert paths == {i: path_inside(folder, name, i) for i, name in enumerate(inner_names)}
+    assert paths[2] == folder / "images/0.png"
+    outer_names = [
+        *("../x.png", "images/../../x.png", "leaving/x.png", "images/leaving.png", "/etc/passwd"),
+        *("images/\0.png", ".."),
+    ]
+    for name in outer_names:
+        with pytest.raises(SampleError) as error_info:
+            path_inside(folder, name, 1)
+        with pytest.raises(SampleError) as many_error_info:
+            paths_inside(folder, {0: "images/0.png", 1: name})
+        assert str(many_error_info.value) == str(error_info.value)
 
 
 def test_png_bytes_are_lossless(images: np.ndarray) -> None:

@@ -186,7 +186,7 @@ GUARDS = (
     Guard("text that steers a terminal is blanked", attribute(escaping, "_replace_unprintable", lambda text, allowed_characters="": text), ("weights/key-that-steers",)),
     Guard("no csv cell is a formula", attribute(escaping, "csv_cell", lambda value: value), ("names/csv-formula", "names/csv-at")),
     Guard("pages escape texts", everywhere(template_environment, unescaped_templates), ("names/report-script", "names/site-script")),
-    Guard("a record names a file of its folder", everywhere(sample_set.path_inside, lambda folder, name, index, resolved_folder=None: folder / name),
+    Guard("a record names a file of its folder", everywhere(sample_set.path_inside, lambda folder, name, index: folder / name),
           ("text/line-file-through-link", "text/line-file-outside")),
     Guard("a report is written over reports alone", everywhere(storage.check_overwrite, check_nothing), ("disk/report-onto-text",)),
     Guard("the gate looks at its files before it writes", everywhere(render.check_outputs, check_nothing), ("disk/junit-onto-text",)),

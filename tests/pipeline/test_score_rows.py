@@ -191,7 +191,7 @@ def test_rows_and_tables_are_those_without_overlap(
         return extractor
 
     monkeypatch.setattr(kept_extractor, "open_judge", count_loads)
-    expected = reproduce.reproduce(["9"], "micro", 4, tmp_path / "single", "cpu", 0)
+    expected = reproduce.reproduce(["10"], "micro", 4, tmp_path / "single", "cpu", 0)
     assert len(loaded_names) == len({*loaded_names}) < expected.n_rows
 
     threads: list[int] = []
@@ -219,7 +219,7 @@ def test_rows_and_tables_are_those_without_overlap(
     monkeypatch.setattr(score_rows, "generate", note_generation)
     monkeypatch.setattr(score_rows, "extract_then_score", slow_steps)
     monkeypatch.setattr(reproduce, "overlaps_rules", lambda device: True)
-    summary = reproduce.reproduce(["9"], "micro", 4, tmp_path / "overlapped", "cpu", 0)
+    summary = reproduce.reproduce(["10"], "micro", 4, tmp_path / "overlapped", "cpu", 0)
     assert threading.get_ident() not in threads
     assert n_generated[0] == 2  # the second row's generation began before the first was scored
     assert (summary.n_generated, summary.n_scored) == (expected.n_generated, expected.n_scored)
@@ -234,10 +234,10 @@ def test_an_error_of_the_rules_ends_the_command_and_the_next_one_continues(
     with monkeypatch.context() as patch:
         patch.setattr("harope_bench.pipeline.evaluate._score", lambda *_: fail())
         with pytest.raises(SampleError, match="wanted 2 images, found 1; give more"):
-            reproduce.reproduce(["9"], "micro", 4, tmp_path, "cpu", 0)
+            reproduce.reproduce(["10"], "micro", 4, tmp_path, "cpu", 0)
     assert not [*tmp_path.glob("*.md")]  # no table of a part of the rows
     assert not [*tmp_path.rglob(".writer.json")]
-    summary = reproduce.reproduce(["9"], "micro", 4, tmp_path, "cpu", 0)
+    summary = reproduce.reproduce(["10"], "micro", 4, tmp_path, "cpu", 0)
     assert summary.n_scored > 0 and [*tmp_path.glob("*.md")]
 
 

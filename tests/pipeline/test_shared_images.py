@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from toy_images import COLOURS, RED, THIRTEEN, write_toy_images
 from toy_prompts import ToyEye, ToyRule, ToySuite, toy
+from unreliable_executor import UnreliableExecutor
 
 from harope_bench.core import registry
 from harope_bench.core.annotations import Annotation, Query
@@ -21,7 +21,7 @@ from harope_bench.pipeline import annotate
 from harope_bench.pipeline.annotate import annotate_samples
 from harope_bench.pipeline.annotator_choice import AnnotatorOptions
 from harope_bench.pipeline.role_queries import ImagesSoFar, find_next_role, make_queries
-from harope_bench.pipeline.workers import Part, PartResults, Task, build_worker, use_executor
+from harope_bench.pipeline.workers import use_executor
 
 __all__ = ["toy"]  # the fixture
 JUDGES = {"detector": JudgeChoice("toy-eye"), "vqa": JudgeChoice("toy-ear")}
@@ -141,28 +141,13 @@ def test_an_image_that_fails_leaves_the_lines_of_role_by_role(
     assert files(tmp_path / "shared") == files(tmp_path / "single")
 
 
-class ReversedExecutor:
-    """Does each part with a worker of its own, the last part first."""
-
-    n_workers = 2
-
-    def run(self, task: Task, units: Sequence[Any], parts: Sequence[Part]) -> Iterator[PartResults]:
-        for part in reversed(parts):
-            worker = build_worker(task)
-            results: Iterable[Any] = worker.results(units[k] for k in part)
-            yield PartResults(part, [worker.pack(result) for result in results])
-
-    def provenance(self) -> Mapping[str, str | int]:
-        return {}
-
-
 def test_workers_decode_each_image_once_too(
     samples: SampleSet, toy: ToyEye, ear: ToyEye, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harope_bench.pipeline.annotation_worker.QUERIES_PER_PART", 3)
     images = annotate_folder(samples, tmp_path / "one")
     decoded_indices = count_decoded(monkeypatch)
-    with use_executor(ReversedExecutor()):
+    with use_executor(UnreliableExecutor(iter(()), is_reversed=True)):
         assert annotate_folder(samples, tmp_path / "several") == images
     assert sorted(decoded_indices) == [*range(8)]
     for name in ("toy-eye", "toy-ear"):

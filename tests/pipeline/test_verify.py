@@ -13,16 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from unreliable_executor import UnreliableExecutor
 
 from harope_bench.core import checksums
 from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.errors import SampleError, StorageError
+from harope_bench.core.schema import Plan
 from harope_bench.data import feature_rows
 from harope_bench.pipeline.evaluate import FeatureScoring, evaluate
 from harope_bench.pipeline.extract_features import shard_name
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.verify import verify
 from harope_bench.pipeline.verify_results import array_differences, mapping_differences
+from harope_bench.pipeline.workers import SerialExecutor, use_executor
 
 COUNT = 20
 SHARD = f"features/digits-net/{shard_name(0)}"
@@ -237,6 +240,51 @@ def test_samples_to_redraw_are_random_or_of_a_seed(run: Path) -> None:
     shutil.rmtree(run / "results")
     assert drawn_again(run, seed=1) == drawn_again(run, seed=1) != drawn_again(run, seed=2)
     assert len({drawn_again(run) for _ in range(4)}) > 1  # equal by chance: once in 10^12
+
+
+def test_workers_generate_samples_again_and_find_what_one_process_finds(run: Path) -> None:
+    shutil.rmtree(run / "results")
+    lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    for index in (4, 11):
+        lines[index] |= {"status": "failed", "reason": "ugly", "file": None, "sha256": None}
+    (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    checksums.record_file_hashes(run, ["samples.jsonl"])
+    expected = verify(run, COUNT, seed=1)
+    assert len(expected.altered_messages) == 2
+    executor = UnreliableExecutor(iter(["once", "lost", "twice"]), is_reversed=True)
+    with use_executor(executor):
+        findings = verify(run, COUNT, seed=1)
+    assert executor.n_parts >= COUNT
+    assert findings.altered_messages == expected.altered_messages
+    assert findings.passed_messages == expected.passed_messages
+    assert findings.unchecked_messages == []
+
+
+def test_a_worker_that_ends_leaves_the_samples_unchecked(run: Path) -> None:
+    shutil.rmtree(run / "results")
+    with use_executor(UnreliableExecutor(iter(()), poisonous=frozenset({0}))):
+        findings = verify(run, 2, seed=1)
+    (line,) = findings.unchecked_messages
+    assert "nothing generated again: generate: sample " in line and "ended every process" in line
+    assert findings.status == "could-not-check"
+
+
+def test_samples_of_a_gpu_are_generated_again_in_this_process(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The workers of verify are processor cores, which see no GPU."""
+    executors: list[object] = []
+
+    def note(plan: Plan, indices: Any, executor: object) -> list[Any]:
+        executors.append(executor)
+        return []
+
+    monkeypatch.setattr("harope_bench.pipeline.verify.generate_again", note)
+    with use_executor(UnreliableExecutor(iter(()))):
+        verify(run, 1)
+        monkeypatch.setattr("harope_bench.pipeline.verify.device_type", lambda _: "cuda")
+        verify(run, 1)
+    assert executors[0] is None and isinstance(executors[1], SerialExecutor)
 
 
 def test_a_sample_marked_failed_that_can_be_drawn_is_found(run: Path) -> None:
