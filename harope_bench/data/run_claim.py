@@ -40,7 +40,7 @@ SILENT_SECONDS = 180.0
 LOCK_SECONDS = 0.5  # until a lock that is held belongs to another claim
 CLAIMS_SECONDS = 60.0  # that other processes may look at the claims before this one
 
-# Claims of this process: the thread that holds each claimed folder.
+# Claims of this process: the thread that holds each claimed folder, by its path without links.
 _claim_threads: dict[Path, int] = {}
 
 
@@ -101,7 +101,7 @@ def claim_run(folder: Path, part: RunPart | None = None) -> Iterator[None]:
         RunBusyError: Another process, or another thread, writes the folder or these samples.
     """
     claim_folder = (folder if part is None else part.folder(folder)).absolute()
-    if _claim_threads.get(claim_folder) == threading.get_ident():
+    if _claim_threads.get(claim_folder.resolve()) == threading.get_ident():
         yield
         return
 
@@ -173,7 +173,7 @@ def _acquire(lock: FileLock, claim_folder: Path, folder: Path) -> None:
             break
         lock.release()  # another process removed the empty folder before it was locked
         _make_folders(claim_folder)
-    _claim_threads[claim_folder] = threading.get_ident()
+    _claim_threads[claim_folder.resolve()] = threading.get_ident()
 
 
 def _check_other_claims(folder: Path, claim_folder: Path, part: RunPart | None) -> None:
@@ -346,7 +346,7 @@ def _signs_of_life(claim_folder: Path, part: RunPart | None) -> Iterator[None]:
 
 def _release(lock: FileLock, folder: Path, claim_folder: Path, new_folders: list[Path]) -> None:
     """Release a claim, and remove the folders that it made if they hold nothing else."""
-    _claim_threads.pop(claim_folder, None)
+    _claim_threads.pop(claim_folder.resolve(), None)
     lock.release()
     if new_folders:
         with _claims_lock(folder):

@@ -133,3 +133,12 @@ def test_links_are_no_parts(tmp_path: Path) -> None:
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked/parts").symlink_to(run / "parts")
     assert part_folders(tmp_path / "linked") == []
+
+
+def test_a_claim_within_a_claim_may_spell_the_folder_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    with claim_run(tmp_path / "folder/run"):
+        for path in (tmp_path / "link/run", tmp_path / "link/../folder/run"):
+            with claim_run(path):
+                pass
