@@ -137,6 +137,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             NUMERIC_TEXTS & names.keys()
             and names["__name__"] not in FILES_AND_WORDS
             and "hostile" not in item.path.parts
+            and item.get_closest_marker("no_numbers") is None
         ):
             item.add_marker(pytest.mark.numeric)
 

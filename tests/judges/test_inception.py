@@ -268,6 +268,7 @@ def test_a_fold_that_errs_is_seen_and_the_plain_network_used(
     assert all(relative_error(features[name], right[name]) < 1e-4 for name in right)
 
 
+@pytest.mark.no_numbers
 def test_a_compiler_that_fails_is_said_and_nothing_is_lost(
     own_weights: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

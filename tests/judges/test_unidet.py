@@ -171,6 +171,7 @@ def test_both_networks_see_blue_first_and_answer_in_the_images_own_pixels(
     )
 
 
+@pytest.mark.no_numbers
 def test_the_weights_may_lie_elsewhere_but_not_be_the_other_backbones(
     checkout: Path, ask: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -204,6 +205,7 @@ class Note:
     """Something else than tensors."""
 
 
+@pytest.mark.no_numbers
 def test_weights_that_are_more_than_tensors_need_the_users_word(
     checkout: Path, ask: Callable[..., Path]
 ) -> None:
@@ -239,6 +241,7 @@ def test_weights_that_are_more_than_tensors_need_the_users_word(
     )
 
 
+@pytest.mark.no_numbers
 def test_what_is_missing_is_named(checkout: Path, ask: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(JudgeError, match="add --judge-option checkout=FOLDER"):
         external_annotator.run_annotator(PYTHON, UNIDET.runner, ask(), {})

@@ -165,6 +165,7 @@ PROCESSORS_WITHOUT_CHAT = (
 )
 
 
+@pytest.mark.no_numbers
 def test_what_is_wrong_with_a_model_is_one_line(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -395,6 +395,7 @@ def spoil(manifest: Path, **fields: Any) -> None:
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **fields}))
 
 
+@pytest.mark.no_numbers
 def test_a_folder_that_does_not_fit_is_refused(base: Path, tmp_path: Path) -> None:
     network, manifest = write_adapter(base, tmp_path / "a")
     good_text = manifest.read_text()
@@ -435,6 +436,7 @@ def test_a_folder_that_does_not_fit_is_refused(base: Path, tmp_path: Path) -> No
     assert network.encoded_tokens == "all"
 
 
+@pytest.mark.no_numbers
 def test_doctor_looks_into_the_folder_and_for_the_base(base: Path, tmp_path: Path) -> None:
     from harope_bench.pipeline.doctor import _checkpoint_findings
 
@@ -491,6 +493,7 @@ def cli_run(*words: str | Path) -> str:
     return command_result.output
 
 
+@pytest.mark.no_numbers
 def test_register_and_generate_through_the_command_line(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

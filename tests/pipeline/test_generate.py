@@ -237,6 +237,7 @@ def test_larger_and_smaller_resolutions_are_drawn(plan: Plan, tmp_path: Path) ->
         assert next(samples.batches([0, 1], 2)).images.shape == (2, side, side, 3)
 
 
+@pytest.mark.no_numbers
 def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) -> None:
     """A real process is killed at random moments until it gets through; the bits are those of a
     straight run.
@@ -312,6 +313,7 @@ def test_steps_a_sampler_cannot_take_are_said_first(tmp_path: Path) -> None:
         make_plan("tiny", None, {"sampler": "ddpm", "steps": 1001})
 
 
+@pytest.mark.no_numbers
 def test_processes_on_one_folder_lose_nothing(plan: Plan, tmp_path: Path) -> None:
     """Three real processes draw interleaved parts of one run at the same time."""
     generate(plan, range(240), tmp_path / "straight")

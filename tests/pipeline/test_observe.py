@@ -120,6 +120,7 @@ def pictures(folder: Path, seed: int) -> Path:
     return folder
 
 
+@pytest.mark.no_numbers
 def test_scored_again_without_weights_the_bytes_are_equal(weights: Path, tmp_path: Path) -> None:
     """Samples and the reference's own images were both looked at; neither needs the network
     again.

@@ -218,6 +218,7 @@ def test_images_of_another_size_than_the_suites(
     )
 
 
+@pytest.mark.no_numbers
 def test_a_suites_reference_made_by_another_judge_is_refused(
     own_weights: Path, tmp_path: Path
 ) -> None:
@@ -517,6 +518,7 @@ def run(*words: object) -> str:
     return command_result.output
 
 
+@pytest.mark.no_numbers
 def test_imagenet_from_folder_to_result_with_other_weights(
     own_weights: Path, tmp_path: Path
 ) -> None:

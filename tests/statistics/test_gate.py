@@ -429,6 +429,7 @@ def test_a_baseline_keeps_pairs_and_says_why(tmp_path: Path) -> None:
     assert "+0.000 to +0.000" in run("gate", folder, new_pair).stdout
 
 
+@pytest.mark.no_numbers
 def test_a_baseline_never_updates_itself(tmp_path: Path) -> None:
     old_pair, new_pair = pair(tmp_path, 0.0)
     run("gate", tmp_path / "b.json", old_pair, "--update", exit_code=2)
@@ -495,6 +496,7 @@ def test_junit_has_a_test_a_metric(tmp_path: Path) -> None:
     assert {child.tag for case in suite for child in case} == {"failure", "system-out"}
 
 
+@pytest.mark.no_numbers
 def test_summary_is_added_small_and_harmless(tmp_path: Path) -> None:
     old_pair, new_pair = pair(tmp_path, 3.0)
     path = new_pair / "results/fidelity.json"
