@@ -172,7 +172,8 @@ def eval_(
     )
     suite_names = [name.strip() for name in suites.split(",")] if suites else []
     sides = [side for group in resolutions for side in group]
-    shared_folder = out or Path()
+    target_path = Path(target)
+    shared_folder = target_path if target_path.exists() else out or Path()
     if shard is not None:
         from harope_bench.pipeline.evaluate_shard import evaluate_shard
 

@@ -180,7 +180,9 @@ class RunFolder:
         """Record warnings about the images, for all results of the run; each text once."""
         with self.lock():
             warnings = dict.fromkeys([*self.read_warnings(), *texts])
-            write_text(self.folder / WARNINGS_FILE, "".join(f"{text}\n" for text in warnings))
+            text = "".join(f"{text}\n" for text in warnings)
+            checksums.record_hashes(self.folder, {WARNINGS_FILE: sha256_bytes(text.encode())})
+            write_text(self.folder / WARNINGS_FILE, text)
 
     def read_warnings(self) -> tuple[str, ...]:
         """Return the recorded warnings about the images.
@@ -189,6 +191,7 @@ class RunFolder:
             StorageError: The file is not text of a reasonable size.
         """
         path = self.folder / WARNINGS_FILE
+        self._check_hash(path)
         return tuple(
             shorten_text(line, MAX_WARNING)
             for line in decode_text(read_if_present(path) or b"", path).splitlines()

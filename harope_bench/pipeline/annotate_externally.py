@@ -117,9 +117,14 @@ class ExternalAnnotationWorker:
             folder = Path(name)
             text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
             write_text(folder / QUERIES_FILE, text)
-            external_annotator.run_annotator(
-                self._python, self._runner, folder, self._runner_options
-            )
+            try:
+                external_annotator.run_annotator(
+                    self._python, self._runner, folder, self._runner_options
+                )
+            except JudgeError as error:
+                # This folder is temporary, and an error carries no results.
+                advice = f"its part of {len(lines)} queries is lost, run eval again"
+                raise JudgeError(error.detail, advice=advice) from error
             record = read_judge_record(folder)
             assert record is not None  # `run_annotator` has checked it
             answers = read_lines_by_field(folder / ANNOTATIONS_FILE, "key", str)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from harope_bench.core.errors import OptionError
+from harope_bench.core.errors import OptionError, PendingAnswersError
 from harope_bench.core.index_ranges import IndexRanges
 from harope_bench.core.json_lines import read_lines
 from harope_bench.core.schema import JudgeRecord
@@ -101,10 +101,16 @@ def evaluate_shard(
         )
     if options.label is not None:
         raise OptionError("--label names a result, and a shard has none; leave --label out")
-    return [
-        _do_shard(target, run_options, shard)
-        for target, run_options in resolve_runs(text, options, suites, resolutions)
-    ]
+    summaries: list[ShardSummary] = []
+    pending: list[PendingAnswersError] = []
+    for target, run_options in resolve_runs(text, options, suites, resolutions):
+        try:
+            summaries.append(_do_shard(target, run_options, shard))
+        except PendingAnswersError as error:  # does not stop the other runs
+            pending.append(error)
+    if pending:
+        raise pending[0]
+    return summaries
 
 
 def _do_shard(target: Target, options: EvalOptions, shard: Shard) -> ShardSummary:
@@ -193,10 +199,10 @@ def _judge_part(
     with _claim_part(target.out, part):
         annotation_evaluators, feature_evaluators = _evaluators(target, options)
         n_annotated = n_extracted = 0
-        if annotation_evaluators:
-            n_annotated = _annotate_part(target, options, part, samples, annotation_evaluators)
         if feature_evaluators:
             n_extracted = _extract_part(target, options, part, samples, feature_evaluators)
+        if annotation_evaluators:
+            n_annotated = _annotate_part(target, options, part, samples, annotation_evaluators)
     return ShardSummary(
         target.out, len(part.indices), n_extracted=n_extracted, n_annotated=n_annotated
     )

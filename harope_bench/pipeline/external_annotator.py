@@ -81,8 +81,8 @@ def run_annotator(
             f"was ended by signal {-exit_code}" if exit_code < 0 else f"ended with code {exit_code}"
         )
         raise JudgeError(
-            f"{runner.name} in {python} {ending}: {last_line or 'it printed nothing'}; finished"
-            " annotations are stored, run eval again"
+            f"{runner.name} in {python} {ending}: {last_line or 'it printed nothing'}",
+            advice="finished annotations are stored, run eval again",
         )
     return count_annotations(folder, runner)
 

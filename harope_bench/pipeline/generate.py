@@ -396,7 +396,8 @@ def _generate_tiles(
         for indices in group_by_padded_batch([*requests], plan.settings.tile)
     ]
     names = [f"samples {tile[0].index}-{tile[-1].index}" for tile in tiles]
-    task = Task("generate", {"plan": plan}, plan.settings.device)
+    variables = load_backbone(plan.checkpoint.backbone).environment_variables(plan.checkpoint)
+    task = Task("generate", {"plan": plan}, plan.settings.device, variables)
     executor = current_executor()
     if generator is not None:
         executor = SerialExecutor(GenerationWorker(plan, generator))
@@ -413,14 +414,15 @@ def _generate_tiles(
         n_waiting = waiting_limit(3 * plan.settings.resolution**2, minimum=2)
         with OrderedWriter(encode_image, store, n_waiting) as writer:
             pending_images: list[GeneratedImage | EncodedSample] = []
-            for _, tile_images in run_units(
-                task, tiles, names, n_tiles, executor, SECONDS_PER_PART
-            ):
-                pending_images += tile_images
-                if len(pending_images) >= batch:
-                    submit_all(writer, pending_images)
-                    pending_images = []
-            submit_all(writer, pending_images)
+            results = run_units(task, tiles, names, n_tiles, executor, SECONDS_PER_PART)
+            try:
+                for _, tile_images in results:
+                    pending_images += tile_images
+                    if len(pending_images) >= batch:
+                        submit_all(writer, pending_images)
+                        pending_images = []
+            finally:  # what was generated before an error is stored, too
+                submit_all(writer, pending_images)
 
 
 class GenerationWorker:

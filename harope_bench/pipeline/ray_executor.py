@@ -85,10 +85,11 @@ class RayExecutor:
         name = sha256_bytes(cloudpickle.dumps(task))  # an equal task finds its worker loaded
         # In a list, Ray leaves the reference to the worker, which loads modules after `apply`.
         stored_task = [ray.put(task)]
+        driver = self._driver.with_variables(task.variables)
 
         def start_part(part: Part) -> Any:
             part_units = [units[position] for position in part]
-            return remote.remote(name, stored_task, part_units, task.device, self._driver)
+            return remote.remote(name, stored_task, part_units, task.device, driver)
 
         return start_part
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
@@ -59,6 +59,11 @@ class DriverState(NamedTuple):
             if key.startswith(PASSED_PREFIX) or key in PASSED_VARIABLES
         }
         return cls(environment, os.getcwd())
+
+    def with_variables(self, names: Iterable[str]) -> DriverState:
+        """Return the state with further environment variables, those that are set here."""
+        variables = {name: os.environ[name] for name in names if name in os.environ}
+        return self._replace(environment={**self.environment, **variables})
 
     def apply(self) -> None:
         """Make them those of this process. Without a shared folder, paths stay unknown."""

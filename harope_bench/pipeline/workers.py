@@ -28,6 +28,7 @@ WORKERS = {
 # A unit that was alone in its part and was lost so often is given up.
 MAX_LOSSES_ALONE = 2
 MAX_NAMED_UNITS = 5  # in an error
+CPU_ALLOCATOR = "DefaultCPUAllocator: "  # in a RuntimeError of torch, which has no class for it
 
 Unit = Any  # what a stage's worker takes; it can be pickled
 
@@ -46,11 +47,14 @@ class Task(NamedTuple):
         kind: A key of WORKERS, or the class itself as MODULE:CLASS.
         config: Arguments of the worker's class; they can be pickled.
         device: Device that the worker's network runs on.
+        variables: Names of environment variables that the worker reads besides those of this
+            package, such as that of an API key.
     """
 
     kind: str
     config: Mapping[str, Any]
     device: str
+    variables: tuple[str, ...] = ()
 
 
 class Worker(Protocol):
@@ -200,9 +204,9 @@ def _named_memory_errors(device: str, work_name: Callable[[], str]) -> Iterator[
 def is_memory_error(error: BaseException) -> bool:
     """Return whether the memory of a device was too small.
 
-    It is torch's class, which this module does not import.
+    It is torch's class, which this module does not import, or its error of the CPU's allocator.
     """
-    return type(error).__name__ == "OutOfMemoryError"
+    return type(error).__name__ == "OutOfMemoryError" or CPU_ALLOCATOR in str(error)
 
 
 _executor: ContextVar[Executor] = ContextVar("executor")

@@ -14,8 +14,8 @@ from toy_prompts import ToyEye, annotate_toy_images, toy
 from unreliable_executor import UnreliableExecutor
 
 from harope_bench.cli import main
-from harope_bench.core.errors import OptionError
-from harope_bench.data.run_folder import WARNINGS_FILE
+from harope_bench.core.errors import AlteredFileError, OptionError
+from harope_bench.data.run_folder import WARNINGS_FILE, RunFolder
 from harope_bench.judges.base import load_judge
 from harope_bench.models.load_checkpoint import load_checkpoint_record
 from harope_bench.pipeline import worker_machines
@@ -202,6 +202,9 @@ def test_images_of_mixed_devices_are_remembered_by_later_results(tmp_path: Path)
     call("eval", tmp_path / "run")
     assert ("images", MIXED[0]) in result_warnings(tmp_path / "run")
     assert "devices of 2 kinds" in call("eval", tmp_path / "run")
+    (tmp_path / "run" / WARNINGS_FILE).write_text("")
+    with pytest.raises(AlteredFileError, match=WARNINGS_FILE):
+        RunFolder(tmp_path / "run").read_warnings()
 
 
 def test_annotations_and_predictions_of_mixed_devices_have_a_warning(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from harope_bench.pipeline import annotate_externally, worker_options, workers
 from harope_bench.pipeline import generate as generation
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.part_sizes import PartSizes
-from harope_bench.pipeline.ray_worker import WorkerError
+from harope_bench.pipeline.ray_worker import DriverState, WorkerError
 from harope_bench.pipeline.worker_options import WorkerOptions
 from harope_bench.pipeline.workers import (
     MAX_LOSSES_ALONE,
@@ -114,6 +115,31 @@ def test_this_process_does_units_in_order_with_one_stream() -> None:
 # ------------------------------------------------------------------------ stages, a bad executor
 
 
+def test_what_was_generated_before_an_error_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where many images are written at once."""
+    plan = make_plan(tiny.register_tiny(tmp_path / "weights"), None, {})
+    tile = plan.settings.tile
+    with (
+        use_executor(UnreliableExecutor(iter(()), poisonous=frozenset({1}))),
+        pytest.raises(LostWorkError),
+    ):
+        generate(plan, range(3 * tile), tmp_path / "run", batch=1000)
+    assert len(generation.RunFolder(tmp_path / "run").read_records()) == 2 * tile
+
+
+def test_a_worker_gets_the_variables_that_its_task_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the API key of an endpoint; no other variable of the user travels."""
+    monkeypatch.setenv("MY_KEY", "secret")
+    monkeypatch.setenv("OTHER_KEY", "other")
+    state = DriverState.of_this_process()
+    assert not {"MY_KEY", "OTHER_KEY"} & state.environment.keys()
+    environment = state.with_variables(("MY_KEY", "NOT_SET")).environment
+    assert environment["MY_KEY"] == "secret"
+    assert not {"NOT_SET", "OTHER_KEY"} & environment.keys()
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
@@ -173,12 +199,17 @@ def fail_for_memory(*_: object) -> None:
     raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
+def allocate_too_much(*_: object) -> None:
+    torch.empty(1 << 60)
+
+
 @pytest.mark.parametrize("executor", [SerialExecutor(), UnreliableExecutor(iter(()))])
+@pytest.mark.parametrize("fail", [fail_for_memory, allocate_too_much])
 def test_memory_of_a_device_that_is_too_small_is_named_with_its_samples(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Executor
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Executor, fail: Callable[..., None]
 ) -> None:
     plan = make_plan(tiny.register_tiny(tmp_path / "weights"), None, {})
-    monkeypatch.setattr(generation, "_generate_tile", fail_for_memory)
+    monkeypatch.setattr(generation, "_generate_tile", fail)
     message = r"--device cpu has too little free memory for samples 0-3; end"
     with use_executor(executor), pytest.raises(OptionError, match=message):
         generate(plan, range(4), tmp_path / "run")

@@ -236,6 +236,10 @@ class Backbone(BackboneContract, Generic[NetworkT]):
 
     # The methods below have defaults; a backbone overrides those that it needs.
 
+    def environment_variables(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+        """Return the names of environment variables that `open` reads, such as an API key's."""
+        return ()
+
     def convert_keys(
         self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:

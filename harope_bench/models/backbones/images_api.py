@@ -122,6 +122,11 @@ class ImagesApiBackbone(Backbone[Any]):  # Any: its network is on another machin
         """Return None: no weights file is that of an endpoint."""
         return None
 
+    def environment_variables(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+        """Return the name of the variable that has the API key; nothing for a server without."""
+        variable = checkpoint.config.get(API_KEY_VARIABLE)
+        return () if variable is None else (str(variable),)
+
     def check_inputs(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Raise OptionError for a padded batch; an endpoint gets one request for each image."""
         if settings.tile != self.tile:
