@@ -224,6 +224,12 @@ def read_annotations(
     return stored_annotations
 
 
+def read_keys(folder: Path) -> set[str]:
+    """Return the keys of all queries that have an annotation or an error."""
+    keys = (line.get("key") for line in read_lines(folder / ANNOTATIONS_FILE))
+    return {key for key in keys if isinstance(key, str)}
+
+
 def parse_annotation(role: str, query: Query, value: object) -> StoredAnnotation:
     """Return a stored value as an annotation; an error if it is invalid or incomplete."""
     try:

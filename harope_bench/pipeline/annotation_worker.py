@@ -13,7 +13,6 @@ import numpy as np
 from harope_bench.core.annotations import Annotation, Query
 from harope_bench.core.errors import BenchError, JudgeError
 from harope_bench.core.json_file import JsonObject
-from harope_bench.core.json_lines import read_lines
 from harope_bench.core.progress import Progress
 from harope_bench.core.storage import first_line
 from harope_bench.core.threaded_work import map_in_threads, thread_count
@@ -34,8 +33,8 @@ from harope_bench.pipeline.annotation_folder import (
     lines_of_parts,
     parse_annotation,
     query_key,
+    read_keys,
 )
-from harope_bench.pipeline.external_annotator import ANNOTATIONS_FILE
 from harope_bench.pipeline.workers import Task, is_memory_error, run_units
 
 # After so many failures and no success, the judge and not the image is the cause.
@@ -157,11 +156,8 @@ class _NextLines:
 
     def __init__(self, next_role: NextRole | None) -> None:
         self._next_role = next_role
-        self._known_keys: set[object] = set()
+        self._known_keys = set() if next_role is None else read_keys(next_role.folder)
         self._has_claimed = False
-        if next_role is not None:
-            path = next_role.folder / ANNOTATIONS_FILE
-            self._known_keys = {line.get("key") for line in read_lines(path)}
 
     def append(self, line: JsonObject | None) -> None:
         """Append a line; nothing for None."""

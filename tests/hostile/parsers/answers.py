@@ -51,6 +51,7 @@ def read_answers(folder: Path) -> object:
         annotation_folder.read_judge_record(folder),
         annotation_folder.read_annotations(folder, "detector", image_queries),
         annotation_folder.read_annotations(folder, "vqa", image_queries),
+        sorted(annotation_folder.read_keys(folder)),
     )
 
 
