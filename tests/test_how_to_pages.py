@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import image_server
@@ -35,6 +39,41 @@ def test_a_page_shows_what_its_commands_print(
         assert len(commands) >= 3
         for line, output in commands:
             assert real_output(line, replacements) == output, line
+
+
+def wait_for_server(port: int) -> None:
+    """Return when a server accepts connections; raise TimeoutError after a minute."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"no server at port {port}")
+
+
+def test_the_server_of_the_page_serves_its_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench_home: Path
+) -> None:
+    text = page_text("images-api")
+    write_saved_files(text, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as free_socket:
+        free_socket.bind(("127.0.0.1", 0))
+        port = free_socket.getsockname()[1]
+    source = (tmp_path / "server.py").read_text()
+    assert "8000" in source
+    process = subprocess.Popen(
+        [sys.executable, "-c", source.replace("8000", str(port))], stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for_server(port)
+        replacements = {ADDRESS: f"http://127.0.0.1:{port}", HOME: str(bench_home)}
+        for line, output in shown_commands(text):
+            assert real_output(line, replacements) == output, line
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,15 +1,16 @@
-"""The guide "Evaluate any diffusers model" is run, offline and on a tiny pipeline."""
+"""The guide "Evaluate any diffusers model" is run, offline, on the tiny pipeline of the page."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-import library_pipelines
+import doc_blocks
 import plugin_scans
 import pytest
 import run_commands
 import tiny_pipelines as tiny
+import torch
 
 from harope_bench.assets import hub
 
@@ -41,7 +42,9 @@ def test_the_steps_of_the_guide_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hub, "_cache_folder", lambda: tmp_path / "cache")
     plugin_scans.cache_scans(monkeypatch)
-    library_pipelines.save(tmp_path / "models/tiny-sdxl", "sdxl")
+    (block,) = (block for block in doc_blocks.read_blocks(PAGE) if block.language == "python")
+    torch.manual_seed(0)
+    exec(compile(block.text, "the block of the page", "exec"), {})
 
     output_by_line = shown_outputs()
     run_lines = [line for line in output_by_line if not line.startswith(NOT_RUN)]

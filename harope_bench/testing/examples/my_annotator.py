@@ -41,7 +41,7 @@ class MyAnnotator(Annotator):
         return LoadedMyAnnotator()
 
     def self_checks(self) -> tuple[AnnotationCheck, ...]:
-        """Return a check that every use of the annotator begins with."""
+        """Return the checks that run before every use of the annotator."""
         return (AnnotationCheck("a red image is red", "vqa", RED_IMAGE, RED_QUERY, _is_yes),)
 
 

@@ -1,7 +1,7 @@
 """Recipe my-recipe: a few steps of a tiny DiT on handwritten digits.
 
-It shows in seconds that everything fits together. For numbers, take the sizes and the schedule of
-the shipped recipe digits-dit: hidden 64, depth 4, 4,500 steps of 128 images.
+It tests in seconds that training, registration and evaluation work. For numbers, take the sizes
+and the schedule of the shipped recipe digits-dit: hidden 64, depth 4, 4,500 steps of 128 images.
 """
 
 from __future__ import annotations
