@@ -180,12 +180,8 @@ def claim_judge_folder(folder: Path, record: JudgeRecord) -> None:
     """
     stored_record = read_judge_record(folder) or _write_judge_record(folder, record)
     if stored_record != record:
-        name = _differing_field(stored_record, record)
-        raise PlanMismatchError(
-            f"{folder} has annotations of another judge: {name} is"
-            f" {getattr(stored_record, name)!s:.40} there and {getattr(record, name)!s:.40} now;"
-            " delete the folder or give another --out"
-        )
+        advice = "delete the folder or give another --out"
+        raise _other_judge_error(folder, stored_record, record, advice)
     drop_partial_line(folder / ANNOTATIONS_FILE)
 
 
@@ -285,21 +281,23 @@ def _judge_folders_in_parts(folder: Path) -> list[Path]:
         check_folder_hashes(part_folder)
         run_record = read_judge_record(folder) or _write_judge_record(folder, record)
         if record != run_record:
-            name = _differing_field(record, run_record)
-            raise PlanMismatchError(
-                f"{part_folder} has annotations of another judge: {name} is"
-                f" {getattr(record, name)!s:.40} there and {getattr(run_record, name)!s:.40} now;"
-                " delete that folder"
-            )
+            raise _other_judge_error(part_folder, record, run_record, "delete that folder")
         judge_folders.append(part_folder)
     return judge_folders
 
 
-def _differing_field(record: JudgeRecord, other_record: JudgeRecord) -> str:
-    """Return the first field in which two unequal records differ."""
-    other_fields = other_record.model_dump()
+def _other_judge_error(
+    folder: Path, stored_record: JudgeRecord, record: JudgeRecord, advice: str
+) -> PlanMismatchError:
+    """Return the error that a folder is of another judge; it names the first field that differs."""
+    stored_fields = stored_record.model_dump()
     fields = record.model_dump()
-    return next(name for name in fields if fields[name] != other_fields[name])
+    name = next(name for name in fields if stored_fields[name] != fields[name])
+    return PlanMismatchError(
+        f"{folder} has annotations of another judge: {name} is {stored_fields[name]!s:.40} there"
+        f" and {fields[name]!s:.40} now",
+        advice=advice,
+    )
 
 
 def take_annotations_of_parts(out: Path, judges: Iterable[JudgeChoice]) -> None:

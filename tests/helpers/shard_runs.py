@@ -5,9 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+import tiny
 from click.testing import CliRunner, Result
 
 from harope_bench.cli import main
+from harope_bench.judges.base import load_feature_extractor
+
+BATCH = 10  # images that the judge of `tiny_name` takes at once
+
+
+@pytest.fixture
+def tiny_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A tiny checkpoint; its judge takes small batches, so that shards hold whole ones."""
+    monkeypatch.setattr(type(load_feature_extractor("digits-net")), "batch_size", BATCH)
+    return tiny.register_tiny(tmp_path / "weights")
 
 
 def call(*words: object, exit_code: int = 0) -> Result:

@@ -10,28 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 from PIL import Image
-from shard_runs import call, contents
+from shard_runs import BATCH, call, contents, tiny_name
 from toy_images import COLOURS, write_toy_images
 from toy_prompts import ToyEye, toy
 
 from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.data import run_claim
 from harope_bench.data.run_folder import RunFolder
-from harope_bench.judges.base import load_feature_extractor
 from harope_bench.pipeline import extract_features
 
-__all__ = ["toy"]  # the fixture
+__all__ = ["tiny_name", "toy"]  # the fixtures
 COUNT = 70
-BATCH = 10
-
-
-@pytest.fixture
-def tiny_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A tiny checkpoint; its judge takes small batches, so that shards hold whole ones."""
-    monkeypatch.setattr(type(load_feature_extractor("digits-net")), "batch_size", BATCH)
-    return tiny.register_tiny(tmp_path / "weights")
 
 
 def evaluate(run: Path, *words: object, exit_code: int = 0) -> str:

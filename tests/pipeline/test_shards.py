@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from shard_runs import call, contents
+from shard_runs import BATCH, call, contents, tiny_name
 from toy_images import COLOURS, write_toy_images
 from toy_prompts import ToyEye, toy
 
@@ -36,16 +35,8 @@ from harope_bench.data.sample_set import open_samples
 from harope_bench.judges.base import load_feature_extractor
 from harope_bench.pipeline.generate import generate, make_plan, shard_part
 
-__all__ = ["toy"]  # the fixture
+__all__ = ["tiny_name", "toy"]  # the fixtures
 COUNT = 70
-BATCH = 10
-
-
-@pytest.fixture
-def tiny_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A tiny checkpoint; its judge takes small batches, so that shards hold whole ones."""
-    monkeypatch.setattr(type(load_feature_extractor("digits-net")), "batch_size", BATCH)
-    return tiny.register_tiny(tmp_path / "weights")
 
 
 # ------------------------------------------------------------------------------------ the partition
