@@ -224,6 +224,8 @@ def folders_in_parts(folder: Path, *names: str) -> list[Path]:
 
 def remove_empty_parts(folder: Path) -> None:
     """Remove the folders of parts of a run that hold no work and that no process writes."""
+    if not (folder / PARTS_FOLDER).is_dir():
+        return
     with _claims_lock(folder):
         for claim_folder in part_folders(folder):
             lock = FileLock(claim_folder / LOCK_FILE)

@@ -130,14 +130,12 @@ def remove_batches(folder: Path, indices: Collection[int]) -> None:
 
     Batches of other images stay, because this run of fewer images does not have their features.
     """
-    extractor_folders = _extractor_folders(folder)
     with convert_os_errors(folder):
-        for part in extractor_folders:
+        for part in _extractor_folders(folder):
             for path in part.glob("*.npz"):
                 if _batch_indices(path) <= set(indices):
                     path.unlink(missing_ok=True)
-    if extractor_folders:
-        remove_empty_parts(_run_folder(folder))
+    remove_empty_parts(_run_folder(folder))
 
 
 def _batch_indices(path: Path) -> set[int]:

@@ -283,7 +283,7 @@ class Bench:
         """
         straight_value, growing = self.of(name), VERBS[name].growing
         for path, data in self.files().items():
-            is_of_part = "/parts/" in path  # which the next whole command takes
+            is_of_part = "/parts/" in f"{path}/"  # which the next whole command takes
             is_final = "/." not in path and not is_of_part and not path.endswith(growing or ("/",))
             assert not is_final or data == straight_value.files.get(path, b""), (
                 f"{story}: {path} is there and not whole"
