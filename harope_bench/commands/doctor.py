@@ -52,8 +52,8 @@ def doctor(check_golden: bool, folder: Path | None, device: str, json_: bool) ->
 
     The first three lines count what works, what is missing (optional) and what is broken. Then
     comes a group of lines for packages, devices, checkpoints, judges, references and so on: what
-    each is, or what is wrong and the command that mends it. Nothing is changed. The exit code is 3
-    if something is broken; missing is not broken.
+    each is, or what is wrong and the command that repairs it. Nothing is changed. The exit code is
+    3 if something is broken; missing is not broken.
 
     \b
     harope-bench doctor

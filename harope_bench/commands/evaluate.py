@@ -142,7 +142,7 @@ def eval_(
       T2I-CompBench wrote.
 
     A suite is a task: labels or prompts to generate from, the number and size of the images, and
-    what the images are compared with. An evaluator computes metrics, from what a judge extracts
+    what the images are compared with. An evaluator computes metrics from what a judge extracts
     from the images. A judge is a network that looks at images.
 
     \b

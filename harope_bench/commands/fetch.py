@@ -41,7 +41,7 @@ def fetch(asset: str, source: Path | None, json_: bool) -> None:
     prompts of benchmarks, reference statistics. The files are stored in the folder that the
     environment variable HAROPE_BENCH_HOME names (default: ~/.harope-bench), and their hashes
     are checked. No other command uses the network. If the download is interrupted, run the command
-    again: it continues.
+    again: it resumes.
 
     ASSET is also a model of the Hugging Face Hub: hub:OWNER/NAME or hub:OWNER/NAME@REVISION, where
     REVISION is a branch, a tag or a commit. Its configurations and .safetensors weights are stored

@@ -236,7 +236,7 @@ def reproduce(
 
     NAMES are 2 or table2, and so on (see `list tables`), or `all`. Every row gets a run folder with
     its images and results below --out, and the tables and a report are written there too. If the
-    command is interrupted, run it again: it continues, and it skips what is finished.
+    command is interrupted, run it again: it resumes, and it skips what is finished.
 
     \b
     harope-bench reproduce table2 --scale micro --count 500 --out runs/table2
