@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from harope_bench.core import checksums
@@ -76,7 +77,7 @@ def annotate_samples(
     hashes = dict(zip(samples.indices, samples.hashes, strict=True))
     records: dict[str, JudgeRecord] = {}
 
-    for annotator_role in annotator_roles:
+    for position, annotator_role in enumerate(annotator_roles):
         role = annotator_role.role
         state = ImagesSoFar(metadata_by_index, annotations, failures, hashes)
         queries = make_queries(annotator_role, state)
@@ -84,11 +85,9 @@ def annotate_samples(
             continue  # no prompt of this suite needs the role, so the suite names no judge for it
         judge_choice = judges[role]
         folder = out / judge_choice.folder_name
-        next_role = None
-        if not annotator_options.is_rescored:
-            next_role = find_next_role(annotator_roles, role, judges, out, queries, state)
+        find_next = partial(find_next_role, annotator_roles, position, judges, out, queries, state)
         stored_annotations, record = _annotate_role(
-            samples, judge_choice, role, queries, folder, annotator_options, next_role
+            samples, judge_choice, role, queries, folder, annotator_options, find_next
         )
         if record is not None:
             records[role] = record
@@ -127,14 +126,14 @@ def _annotate_role(
     queries: Sequence[ImageQuery],
     folder: Path,
     annotator_options: AnnotatorOptions,
-    next_role: NextRole | None,
+    find_next: Callable[[], NextRole | None],
 ) -> tuple[dict[str, StoredAnnotation], JudgeRecord | None]:
     """Return the annotations of one role by key, and the judge's record; None without a query.
 
     Stored annotations are reused. Missing and failed ones are made, unless the run is rescored.
 
     Args:
-        next_role: The role whose queries are answered with the same decoded images.
+        find_next: Returns the role whose queries are answered with the same decoded images.
     """
     check_folder_hashes(folder)
     if not queries:
@@ -156,7 +155,7 @@ def _annotate_role(
                 folder,
                 annotator_options,
                 has_stored_annotation,
-                next_role,
+                find_next(),
             )
             stored_annotations = read_annotations(folder, role, queries)
         else:

@@ -183,7 +183,7 @@ def next_role_name(
     hashes = dict(zip(samples.indices, samples.hashes, strict=True))
     images = ImagesSoFar(metadata, {index: {} for index in metadata}, {}, hashes)
     queries = make_queries(roles[0], images)
-    next_role = find_next_role(roles, roles[0].role, judges, out, queries, images)
+    next_role = find_next_role(roles, 0, judges, out, queries, images)
     return None if next_role is None else next_role.role
 
 
