@@ -40,7 +40,7 @@ $(VENV)/.base: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
 	@echo "Installing (about two minutes, 6 GB with torch) ..."
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,parity,t2i,mmdet]'
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,mmdet,parity,ray,t2i]'
 	@touch $@ $(VENV)/.base
 
 clean:

@@ -116,7 +116,7 @@ def test_hadolint_accepts_the_dockerfile() -> None:
 
 def test_the_makefile_installs_what_its_two_commands_need() -> None:
     makefile = read("Makefile")
-    assert "-e '.[torch]'" in makefile and "-e '.[dev,parity,t2i,mmdet]'" in makefile
+    assert "-e '.[torch]'" in makefile and "-e '.[dev,mmdet,parity,ray,t2i]'" in makefile
     project = tomllib.loads(read("pyproject.toml"))["project"]
     for names in re.findall(r"-e '\.\[([\w,]+)\]'", makefile):
         assert set(names.split(",")) <= set(project["optional-dependencies"])

@@ -65,6 +65,9 @@ class Writer(Record):
     """The process that holds a claim.
 
     Attributes:
+        host: Name of its machine.
+        process: Its number there.
+        start_time: When the claim began, ISO 8601.
         boot: Identifies a boot of the machine; processes of one boot see each other's locks.
         indices: Samples of its part; None for a claim of the whole folder.
     """

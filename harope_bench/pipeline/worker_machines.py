@@ -16,6 +16,7 @@ from typing import NamedTuple
 from harope_bench.core.device import device_type
 from harope_bench.core.errors import OptionError
 from harope_bench.core.provenance import __version__
+from harope_bench.core.storage import read_if_present
 
 NVIDIA_DRIVER_FILE = Path("/proc/driver/nvidia/version")
 
@@ -61,11 +62,9 @@ def describe_machine(device: str, token_path: str | None) -> WorkerMachine:
 
 def _nvidia_driver() -> str:
     """Return the version of NVIDIA's driver of this machine."""
-    with suppress(OSError):
-        match = re.search(r"\d+(\.\d+)+", NVIDIA_DRIVER_FILE.read_text())
-        if match is not None:
-            return match[0]
-    return "unknown"
+    data = read_if_present(NVIDIA_DRIVER_FILE) or b""
+    match = re.search(rb"\d+(\.\d+)+", data)
+    return "unknown" if match is None else match[0].decode()
 
 
 def check_machines(

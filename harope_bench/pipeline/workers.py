@@ -264,7 +264,8 @@ def run_units(
         deque(started_parts, maxlen=0)  # parts that the executor did not take are unfinished too
         losses.update(part[0] for part in unfinished_parts if len(part) == 1)
         halves = [half for part in unfinished_parts for half in _halves(part, losses)]
-        parts, has_parts = halves, bool(halves)
+        parts = halves
+        has_parts = bool(halves)
     lost_units = [unit_names[i] for i, count in sorted(losses.items()) if count >= MAX_LOSSES_ALONE]
     if lost_units:
         raise _lost_work_error(task, lost_units)

@@ -259,7 +259,7 @@ def command(*words: object, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-KILLED_STEPS = 200
+KILLED_STEPS = 40
 KILLED_COUNT = 96
 
 
@@ -272,13 +272,13 @@ def test_a_killed_driver_is_finished_without_ray(cluster: Cluster, tmp_path: Pat
     process = command("generate", "tiny", *words, "--out", tmp_path / "run", "--ray", address)
     run = RunFolder(tmp_path / "run")
     deadline = time.monotonic() + 120
-    while len(run.read_records()) < 10:
+    while not run.read_records():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.02)
     process.kill()
     process.communicate()
-    assert 10 <= len(run.read_records()) < KILLED_COUNT
+    assert 0 < len(run.read_records()) < KILLED_COUNT
     generate(plan, range(KILLED_COUNT), tmp_path / "run")
     generate(plan, range(KILLED_COUNT), tmp_path / "straight")
     assert set(files(tmp_path / "run")) - set(files(tmp_path / "straight")) <= {".writer.json"}
