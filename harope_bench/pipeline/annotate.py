@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from harope_bench.core import checksums
@@ -79,7 +80,7 @@ def annotate_samples(
     hashes = dict(zip(samples.indices, samples.hashes, strict=True))
     records: dict[str, JudgeRecord] = {}
 
-    for annotator_role in annotator_roles:
+    for position, annotator_role in enumerate(annotator_roles):
         role = annotator_role.role
         state = ImagesSoFar(metadata_by_index, annotations, failures, hashes)
         queries = make_queries(annotator_role, state)
@@ -87,9 +88,7 @@ def annotate_samples(
             continue  # no prompt of this suite needs the role, so the suite names no judge for it
         judge_choice = judges[role]
         folder = out / judge_choice.folder_name
-        next_role = None
-        if not annotator_options.is_rescored:
-            next_role = find_next_role(annotator_roles, role, judges, out, queries, state)
+        find_next = partial(find_next_role, annotator_roles, position, judges, out, queries, state)
         stored_annotations, record = _annotate_role(
             samples,
             judge_choice,
@@ -97,7 +96,7 @@ def annotate_samples(
             queries,
             folder,
             annotator_options,
-            next_role,
+            find_next,
             [path / judge_choice.folder_name for path in other_folders],
         )
         if record is not None:
@@ -137,7 +136,7 @@ def _annotate_role(
     queries: Sequence[ImageQuery],
     folder: Path,
     annotator_options: AnnotatorOptions,
-    next_role: NextRole | None,
+    find_next: Callable[[], NextRole | None],
     other_folders: Sequence[Path],
 ) -> tuple[dict[str, StoredAnnotation], JudgeRecord | None]:
     """Return the annotations of one role by key, and the judge's record; None without a query.
@@ -145,7 +144,7 @@ def _annotate_role(
     Stored annotations are reused. Missing and failed ones are made, unless the run is rescored.
 
     Args:
-        next_role: The role whose queries are answered with the same decoded images.
+        find_next: Returns the role whose queries are answered with the same decoded images.
         other_folders: Further folders of this judge.
     """
     check_folder_hashes(folder)
@@ -169,7 +168,7 @@ def _annotate_role(
                 folder,
                 annotator_options,
                 has_stored_annotation,
-                next_role,
+                find_next(),
             )
             stored_annotations = read_annotations(folder, role, queries) | other_annotations
         elif not other_annotations:

@@ -267,7 +267,11 @@ class AnnotationWorker:
         if annotation is None:
             return None
         annotations = {**unit.annotations, self._role: annotation}
-        query = self._next_role.make_query(unit.metadata, annotations)
+        try:
+            query = self._next_role.make_query(unit.metadata, annotations)
+        except IMAGE_ERRORS:
+            self._next_annotator = None  # the error is raised when the role has its turn
+            return None
         if query is None:
             return None
         key = query_key(self._next_role.role, unit.query.image_sha256, query)

@@ -68,13 +68,13 @@ def select_incomplete(
 
 def find_next_role(
     annotator_roles: Sequence[AnnotatorRole],
-    role: str,
+    position: int,
     judges: Mapping[str, JudgeChoice],
     out: Path,
     queries: Sequence[ImageQuery],
     images: ImagesSoFar,
 ) -> NextRole | None:
-    """Return the role after `role` if its queries can be answered in the turn of `role`.
+    """Return the role after one at a position if its queries can be answered in the same turn.
 
     Each image is then decoded once for both. The files of both judges get the lines, in the order,
     that they get when each role has its own turn. Both judges are in memory at once, so neither may
@@ -83,13 +83,14 @@ def find_next_role(
     Args:
         judges: Judges by role.
         out: Parent of the judges' folders.
-        queries: The queries of `role`.
+        queries: The queries of the role at the position.
     """
-    names = [annotator_role.role for annotator_role in annotator_roles]
-    position = names.index(role) + 1
-    if not queries or position == len(names) or names[position] not in judges:
+    role = annotator_roles[position].role
+    if not queries or position + 1 == len(annotator_roles):
         return None
-    next_role = annotator_roles[position]
+    next_role = annotator_roles[position + 1]
+    if next_role.role not in judges:
+        return None
     judge_choice = judges[next_role.role]
     folder = out / judges[role].folder_name
     next_folder = out / judge_choice.folder_name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,9 +14,15 @@ from unreliable_executor import UnreliableExecutor
 
 from harope_bench.core import registry
 from harope_bench.core.annotations import Annotation, Query
-from harope_bench.core.errors import StorageError
+from harope_bench.core.errors import ShapeError, StorageError
 from harope_bench.data.sample_set import SampleSet, open_samples
-from harope_bench.evaluators.base import AnnotatedImage, AnnotatorRole
+from harope_bench.evaluators.base import (
+    AnnotatedImage,
+    Annotations,
+    AnnotatorRole,
+    Metadata,
+    load_annotation_evaluator,
+)
 from harope_bench.judges.base import JudgeChoice
 from harope_bench.pipeline import annotate
 from harope_bench.pipeline.annotate import annotate_samples
@@ -158,6 +165,20 @@ def test_workers_decode_each_image_once_too(
         assert sorted(lines[0]) == sorted(lines[1]) and lines[0] != lines[1]
 
 
+def test_a_query_that_cannot_be_made_is_an_error_after_the_first_role_is_stored(
+    samples: SampleSet, toy: ToyEye, ear: ToyEye, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(metadata: Metadata, annotations: Annotations) -> None:
+        raise ShapeError("a mask of another size")
+
+    first_role, second_role = ToyRule.annotator_roles
+    roles = (first_role, second_role._replace(make_query=fail))
+    monkeypatch.setattr(ToyRule, "annotator_roles", roles)
+    with pytest.raises(ShapeError, match="a mask of another size"):
+        annotate_folder(samples, tmp_path / "out")
+    assert len((tmp_path / "out/toy-eye/annotations.jsonl").read_text().splitlines()) == 8
+
+
 def test_a_judge_that_does_not_load_is_an_error_after_the_first_role_is_stored(
     samples: SampleSet, toy: ToyEye, ear: ToyEye, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,7 +204,7 @@ def next_role_name(
     hashes = dict(zip(samples.indices, samples.hashes, strict=True))
     images = ImagesSoFar(metadata, {index: {} for index in metadata}, {}, hashes)
     queries = make_queries(roles[0], images)
-    next_role = find_next_role(roles, roles[0].role, judges, out, queries, images)
+    next_role = find_next_role(roles, 0, judges, out, queries, images)
     return None if next_role is None else next_role.role
 
 
@@ -203,6 +224,26 @@ def test_which_roles_share_images(samples: SampleSet, tmp_path: Path) -> None:
     assert next_role_name(samples, tmp_path, roles=(bright_only, second_role)) is None
     red_last = second_role._replace(is_needed=lambda metadata: metadata["task"] == "bright")
     assert next_role_name(samples, tmp_path, roles=(bright_only, red_last)) == "vqa"
+
+
+@pytest.mark.usefixtures("toy", "ear")
+def test_detector_and_colours_of_geneval_share_images_and_travel_to_workers(
+    samples: SampleSet, tmp_path: Path
+) -> None:
+    clauses = [{"class": "cat", "count": 1}, {"class": "cat", "count": 1, "color": "red"}]
+    tags = ["single_object", "colors"]
+    metadata: dict[int, Metadata] = {
+        index: {"tag": tags[index % 2], "include": [clauses[index % 2]], "prompt": "a cat"}
+        for index in samples.indices
+    }
+    hashes = dict(zip(samples.indices, samples.hashes, strict=True))
+    images = ImagesSoFar(metadata, {index: {} for index in metadata}, {}, hashes)
+    roles = load_annotation_evaluator("geneval").annotator_roles
+    judges = {"detector": JUDGES["detector"], "colours": JUDGES["vqa"]}
+    queries = make_queries(roles[0], images)
+    next_role = find_next_role(roles, 0, judges, tmp_path, queries, images)
+    assert next_role is not None and next_role.role == "colours"
+    assert pickle.loads(pickle.dumps(next_role._replace(plugin=None))).metadata == metadata  # type: ignore[arg-type]
 
 
 def test_an_annotation_that_is_missing_has_its_turn_first(
