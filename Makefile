@@ -13,11 +13,11 @@ demo: $(VENV)/.base
 	@echo "Open runs/table2/report.html in a browser."
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) -q
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -q
 
 # What computes, again; .ci/run sets other code paths of the libraries.
 numeric: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) -q -m 'numeric and not simulation and not scale and not kills and not weights and not gpu'
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -q -m 'numeric and not simulation and not scale and not kills and not weights and not gpu'
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

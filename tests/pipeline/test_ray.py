@@ -42,7 +42,11 @@ from harope_bench.pipeline.workers import Task, run_units, use_executor
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("default")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.filterwarnings("default"),
+]
 __all__ = ["toy"]  # the fixture
 
 STORE_BYTES = 80 << 20  # the least that Ray takes; /dev/shm of 64 MB makes it use a file
