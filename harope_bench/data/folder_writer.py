@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from harope_bench.core.errors import SampleError
+from harope_bench.core.part_files import remove_stale_parts
 from harope_bench.core.storage import (
     convert_os_errors,
     make_folder,
@@ -77,6 +78,10 @@ def write_folder(
         write_bytes(folder / name, encode_png(image))
     with convert_os_errors(folder):
         (folder / UNFINISHED_MARKER).unlink(missing_ok=True)
+
+    # A process that was killed beside this one may have left parts of files that are there now.
+    for subfolder in {(folder / name).parent for name in (*names, *texts)}:
+        remove_stale_parts(subfolder)
 
 
 def write_or_compare_text(path: Path, text: str) -> None:

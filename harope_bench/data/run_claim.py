@@ -353,18 +353,18 @@ def _release(lock: FileLock, folder: Path, claim_folder: Path, new_folders: list
     """Release a claim, and remove the folders that it made if they hold nothing else."""
     _claim_threads.pop(claim_folder.resolve(), None)
     lock.release()
-    if new_folders:
-        with _claims_lock(folder):
-            _remove_empty_folders(new_folders)
+    with _claims_lock(folder):
+        _remove_lock_files(claim_folder)
+        for path in new_folders:
+            _remove_lock_files(path)
+            with suppress(OSError):  # it holds something
+                path.rmdir()
 
 
-def _remove_empty_folders(folders: list[Path]) -> None:
-    """Remove folders that hold no file but locks, the innermost first, up to one that does."""
+def _remove_lock_files(folder: Path) -> None:
+    """Remove the locks of a folder that holds nothing else, so that it is as it was."""
     lock_names = {LOCK_FILE, CLAIMS_LOCK_FILE}
     with suppress(OSError):
-        for path in folders:
-            if any(child.name not in lock_names for child in path.iterdir()):
-                return
+        if {path.name for path in folder.iterdir()} <= lock_names:
             for name in lock_names:
-                (path / name).unlink(missing_ok=True)
-            path.rmdir()
+                (folder / name).unlink(missing_ok=True)
