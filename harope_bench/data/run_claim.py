@@ -115,18 +115,21 @@ def claim_run(folder: Path, part: RunPart | None = None) -> Iterator[None]:
     with ExitStack() as claim:
         with _claims_lock(folder):
             lock = FileLock(claim_folder / LOCK_FILE)
-            _acquire(lock, claim_folder, folder)
+            has_lock = _acquire(lock, claim_folder, folder)
             claim.callback(_release, lock, folder, claim_folder, new_folders)
-            _check_other_claims(folder, claim_folder, part)
+            _check_other_claims(folder, claim_folder, part, has_lock)
             claim.enter_context(_signs_of_life(claim_folder, part))
         yield
 
 
 @contextmanager
-def _claims_lock(folder: Path) -> Iterator[None]:
+def _claims_lock(folder: Path, makes_folder: bool = True) -> Iterator[None]:
     """Let one process at a time look at the claims of a run, because it takes locks for that.
 
     Without locks of the file system there is nothing to look at.
+
+    Args:
+        makes_folder: Whether a folder that another process removed is made again.
 
     Raises:
         RunBusyError: Other processes took CLAIMS_SECONDS.
@@ -139,6 +142,8 @@ def _claims_lock(folder: Path) -> Iterator[None]:
         except Timeout:
             raise _busy_error(folder, folder, None) from None
         except FileNotFoundError:
+            if not makes_folder:
+                break
             _make_folders(folder.absolute())
         except (OSError, NotImplementedError):
             break
@@ -159,8 +164,8 @@ def _make_folders(claim_folder: Path) -> list[Path]:
     return new_folders
 
 
-def _acquire(lock: FileLock, claim_folder: Path, folder: Path) -> None:
-    """Acquire the lock of a claimed folder, if the file system has locks.
+def _acquire(lock: FileLock, claim_folder: Path, folder: Path) -> bool:
+    """Acquire the lock of a claimed folder; return whether the file system has locks.
 
     Raises:
         RunBusyError: Another process or thread holds it.
@@ -171,19 +176,28 @@ def _acquire(lock: FileLock, claim_folder: Path, folder: Path) -> None:
         except Timeout:
             raise _busy_error(folder, claim_folder, _read_writer(claim_folder)) from None
         except (OSError, NotImplementedError):
+            has_lock = False
             break
         if (claim_folder / LOCK_FILE).exists():
+            has_lock = True
             break
         lock.release()  # another process removed the empty folder before it was locked
         _make_folders(claim_folder)
     _claim_threads[claim_folder.resolve()] = threading.get_ident()
+    return has_lock
 
 
-def _check_other_claims(folder: Path, claim_folder: Path, part: RunPart | None) -> None:
-    """Raise RunBusyError if another claim of the folder concerns the same samples."""
-    silent_writer = _remote_writer(claim_folder)
-    if silent_writer is not None:
-        raise _busy_error(folder, claim_folder, silent_writer)
+def _check_other_claims(
+    folder: Path, claim_folder: Path, part: RunPart | None, has_lock: bool
+) -> None:
+    """Raise RunBusyError if another claim of the folder concerns the same samples.
+
+    Args:
+        has_lock: Whether this claim holds the lock of its folder.
+    """
+    writer = _remote_writer(claim_folder) if has_lock else _writer_without_lock(claim_folder)
+    if writer is not None:
+        raise _busy_error(folder, claim_folder, writer)
     if part is not None:
         with suppress(OSError):
             (folder / LOCK_FILE).touch()  # runs with and without parts end with equal files
@@ -269,10 +283,23 @@ def _live_writer(claim_folder: Path) -> Writer | None:
             )
             return _read_writer(claim_folder) or unknown_writer
         except (OSError, NotImplementedError):
-            pass
-        else:
-            lock.release()
+            return _writer_without_lock(claim_folder)
+        lock.release()
     return _remote_writer(claim_folder)
+
+
+def _writer_without_lock(claim_folder: Path) -> Writer | None:
+    """Return the process that claims a folder, where the file system has no locks."""
+    writer = _read_writer(claim_folder)
+    if writer is None or writer.boot != boot_token():
+        return _remote_writer(claim_folder)
+    try:
+        os.kill(writer.process, 0)
+    except PermissionError:
+        return writer  # of another user
+    except (OSError, OverflowError):
+        return None
+    return writer
 
 
 def _remote_writer(claim_folder: Path) -> Writer | None:
@@ -345,20 +372,32 @@ def _signs_of_life(claim_folder: Path, part: RunPart | None) -> Iterator[None]:
     finally:
         has_ended.set()
         thread.join()
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
 
 
 def _release(lock: FileLock, folder: Path, claim_folder: Path, new_folders: list[Path]) -> None:
-    """Release a claim, and remove the folders that it made if they hold nothing else."""
+    """Release a claim, and remove the folders that it made if they hold nothing else.
+
+    File and lock go at one moment for others: a lock without the file belongs to no claim.
+    """
     _claim_threads.pop(claim_folder.resolve(), None)
-    lock.release()
-    with _claims_lock(folder):
+    with ExitStack() as stack:
+        stack.callback(lock.release)
+        stack.enter_context(_claims_lock(folder, makes_folder=False))
+        with suppress(OSError):
+            (claim_folder / WRITER_FILE).unlink(missing_ok=True)
+        lock.release()
         _remove_lock_files(claim_folder)
-        for path in new_folders:
-            _remove_lock_files(path)
-            with suppress(OSError):  # it holds something
-                path.rmdir()
+        if claim_folder != folder.absolute():  # a part
+            _remove_folders([claim_folder, claim_folder.parent])
+            _remove_lock_files(folder)
+        _remove_folders(new_folders)
+
+
+def _remove_folders(folders: list[Path]) -> None:
+    """Remove empty folders, the innermost first, up to one that holds something."""
+    with suppress(OSError):
+        for path in folders:
+            path.rmdir()
 
 
 def _remove_lock_files(folder: Path) -> None:

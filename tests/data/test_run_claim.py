@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -142,3 +143,66 @@ def test_a_claim_within_a_claim_may_spell_the_folder_otherwise(tmp_path: Path) -
         for path in (tmp_path / "link/run", tmp_path / "link/../folder/run"):
             with claim_run(path):
                 pass
+
+
+def test_a_part_that_ends_stops_none_that_starts(tmp_path: Path) -> None:
+    """The lock of an ending claim is no claim of an unknown process."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/file").touch()
+    errors: list[RunBusyError] = []
+    end = time.monotonic() + 1.5
+
+    def claim_often(number: int) -> None:
+        while time.monotonic() < end:
+            try:
+                with claim_run(tmp_path / "run", part(number)):
+                    pass
+            except RunBusyError as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=claim_often, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert not (tmp_path / "run/parts").exists()
+
+
+@pytest.mark.parametrize("claimed_part", [None, part(0)])
+def test_a_claim_that_does_nothing_leaves_an_existing_folder_as_it_was(
+    tmp_path: Path, claimed_part: RunPart | None
+) -> None:
+    (tmp_path / "run").mkdir()
+    with claim_run(tmp_path / "run", claimed_part):
+        pass
+    assert [*(tmp_path / "run").iterdir()] == []
+
+
+def test_a_folder_that_was_removed_while_it_was_claimed_stays_removed(tmp_path: Path) -> None:
+    with claim_run(tmp_path / "runs/run"):
+        shutil.rmtree(tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, OSError])
+def test_without_locks_of_the_file_system_the_process_in_the_file_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def have_no_locks(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(run_claim.FileLock, "acquire", have_no_locks)
+    (tmp_path / "run").mkdir()
+    path = tmp_path / "run" / run_claim.WRITER_FILE
+    writer = {**WRITER, "boot": run_claim.boot_token()}
+    path.write_text(json.dumps({**writer, "process": os.getpid()}))
+    with (
+        pytest.raises(RunBusyError, match=f"process {os.getpid()} on node7"),
+        claim_run(tmp_path / "run"),
+    ):
+        pass
+    path.write_text(json.dumps({**writer, "process": 2**22 + 1}))  # above every process number
+    with claim_run(tmp_path / "run"):
+        assert json.loads(path.read_text())["process"] == os.getpid()
+    assert not path.exists()
