@@ -156,7 +156,7 @@ def eval_(
     """
     from harope_bench.core.record_base import validate_user_label
     from harope_bench.pipeline.eval_options import EvalOptions
-    from harope_bench.pipeline.evaluate_target import evaluate_target
+    from harope_bench.pipeline.evaluate_target import evaluate_target, folder_of_work
     from harope_bench.pipeline.worker_options import use_workers
 
     check_count(count)
@@ -172,8 +172,7 @@ def eval_(
     )
     suite_names = [name.strip() for name in suites.split(",")] if suites else []
     sides = [side for group in resolutions for side in group]
-    target_path = Path(target)
-    shared_folder = target_path if target_path.exists() else out or Path()
+    shared_folder = folder_of_work(target, out)
     if shard is not None:
         from harope_bench.pipeline.evaluate_shard import evaluate_shard
 

@@ -55,6 +55,14 @@ def device_type(device: str) -> str:
     return device.partition(":")[0]
 
 
+def free_memory(device: str) -> None:
+    """Give the memory of networks that no longer exist back to a CUDA device."""
+    if device_type(device) == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+
+
 def require_device(device: str) -> None:
     """Raise OptionError unless the device ("cpu", "cuda", "cuda:N" or "mps") is available.
 

@@ -152,8 +152,12 @@ class OrderedWriter(Generic[Item, Output]):
             self._write(self._encode(item))
             return
         self._slots.acquire()
-        while self._writes and self._writes[0].done():
-            self._writes.popleft().result()
+        try:
+            while self._writes and self._writes[0].done():
+                self._writes.popleft().result()
+        except BaseException:
+            self._slots.release()  # the item of this call is not written
+            raise
         encoded = self._encoders.submit(self._encode, item)
         self._writes.append(self._writer.submit(self._write_next, encoded))
 

@@ -41,7 +41,7 @@ LOCK_SECONDS = 0.5  # until a lock that is held belongs to another claim
 CLAIMS_SECONDS = 60.0  # that other processes may look at the claims before this one
 
 # Claims of this process: the thread that holds each claimed folder, by its path without links.
-_claim_threads: dict[Path, int] = {}
+_claim_threads: dict[str, int] = {}
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def claim_run(folder: Path, part: RunPart | None = None) -> Iterator[None]:
         RunBusyError: Another process, or another thread, writes the folder or these samples.
     """
     claim_folder = (folder if part is None else part.folder(folder)).absolute()
-    if _claim_threads.get(claim_folder.resolve()) == threading.get_ident():
+    if _claim_threads.get(_claim_key(claim_folder)) == threading.get_ident():
         yield
         return
 
@@ -156,6 +156,11 @@ def _claims_lock(folder: Path, makes_folder: bool = True) -> Iterator[None]:
         lock.release()
 
 
+def _claim_key(claim_folder: Path) -> str:
+    """Return the path of a folder without links, also of one that cannot be followed."""
+    return os.path.realpath(claim_folder)
+
+
 def _make_folders(claim_folder: Path) -> list[Path]:
     """Make a folder and its parents; return those that did not exist, the innermost first."""
     new_folders = [path for path in (claim_folder, *claim_folder.parents) if not path.exists()]
@@ -175,6 +180,9 @@ def _acquire(lock: FileLock, claim_folder: Path, folder: Path) -> bool:
             lock.acquire(timeout=LOCK_SECONDS, poll_interval=0.05)
         except Timeout:
             raise _busy_error(folder, claim_folder, _read_writer(claim_folder)) from None
+        except FileNotFoundError:  # another process removed the empty folder
+            _make_folders(claim_folder)
+            continue
         except (OSError, NotImplementedError):
             has_lock = False
             break
@@ -183,7 +191,7 @@ def _acquire(lock: FileLock, claim_folder: Path, folder: Path) -> bool:
             break
         lock.release()  # another process removed the empty folder before it was locked
         _make_folders(claim_folder)
-    _claim_threads[claim_folder.resolve()] = threading.get_ident()
+    _claim_threads[_claim_key(claim_folder)] = threading.get_ident()
     return has_lock
 
 
@@ -379,7 +387,7 @@ def _release(lock: FileLock, folder: Path, claim_folder: Path, new_folders: list
 
     File and lock go at one moment for others: a lock without the file belongs to no claim.
     """
-    _claim_threads.pop(claim_folder.resolve(), None)
+    _claim_threads.pop(_claim_key(claim_folder), None)
     with ExitStack() as stack:
         stack.callback(lock.release)
         stack.enter_context(_claims_lock(folder, makes_folder=False))

@@ -324,7 +324,8 @@ def take_annotations_of_parts(out: Path, judges: Iterable[JudgeChoice]) -> None:
             append_annotation(folder, line)
         if new_lines:
             record_folder_hashes(folder, has_written=True)
-        for part_folder in part_folders:
+        # Also those without a record of the judge: their queries are answered now.
+        for part_folder in folders_in_parts(folder.parent.parent, *folder.parts[-2:]):
             shutil.rmtree(part_folder, ignore_errors=True)
     remove_empty_parts(out.parent)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harope_bench.core.annotations import Annotation, Query
+from harope_bench.core.device import free_memory
 from harope_bench.core.errors import BenchError, JudgeError
 from harope_bench.core.json_file import JsonObject
 from harope_bench.core.progress import Progress
@@ -223,6 +224,7 @@ class AnnotationWorker:
         """Load the annotators."""
         self._role = role
         self._samples = samples
+        self._device = device
         self._next_role = next_role
         self._annotator = open_judge(judge_choice.name, plugin, device)
         self._next_annotator: LoadedAnnotator | None = None
@@ -232,14 +234,39 @@ class AnnotationWorker:
     def results(self, units: Iterable[AnnotationUnit]) -> Iterator[UnitLines]:
         """Yield the lines for annotations.jsonl of each query."""
         all_units = list(units)
-        images = read_images(self._samples, [unit.query for unit in all_units])
-        annotated_images = annotate_images(self._annotator, self._role, images)
-        if self._next_role is None or self._next_annotator is None:
-            for annotated_image in annotated_images:
-                assert annotated_image is not None  # every unit has a query of this role
-                yield UnitLines(annotated_image.line, None)
-            return
+        n_done = 0
+        if self._next_role is not None and self._next_annotator is not None:
+            try:
+                for unit_lines in self._results_of_both_roles(
+                    all_units, self._next_role, self._next_annotator
+                ):
+                    n_done += 1
+                    yield unit_lines
+                return
+            except RuntimeError as error:
+                if not is_memory_error(error):
+                    raise
+            # Both networks do not fit at once: the next role waits for its own turn.
+            self._next_annotator = None
+            free_memory(self._device)
 
+        for annotated_image in self._annotate(all_units[n_done:]):
+            assert annotated_image is not None  # every unit has a query of this role
+            yield UnitLines(annotated_image.line, None)
+
+    def _annotate(self, units: Sequence[AnnotationUnit]) -> Iterator[AnnotatedImageQuery | None]:
+        """Yield the answer of the first role to each query."""
+        images = read_images(self._samples, [unit.query for unit in units])
+        return annotate_images(self._annotator, self._role, images)
+
+    def _results_of_both_roles(
+        self,
+        all_units: Sequence[AnnotationUnit],
+        next_role: NextRole,
+        next_annotator: LoadedAnnotator,
+    ) -> Iterator[UnitLines]:
+        """Yield the lines of each query and of the next role's query about the same image."""
+        annotated_images = self._annotate(all_units)
         lines: deque[JsonObject] = deque()
 
         def images_for_next_role() -> Iterator[QueriedImage | None]:
@@ -249,7 +276,7 @@ class AnnotationWorker:
                 yield self._query_next_role(unit, annotated_image)
 
         for annotated_image in annotate_images(
-            self._next_annotator, self._next_role.role, images_for_next_role()
+            next_annotator, next_role.role, images_for_next_role()
         ):
             next_line = None if annotated_image is None else annotated_image.line
             if next_line is not None and "error" in next_line:

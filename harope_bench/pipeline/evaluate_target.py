@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from harope_bench.core.errors import OptionError, PendingAnswersError
 from harope_bench.data.result_store import EvaluatedResult, set_label
@@ -101,6 +102,12 @@ def evaluate_target(
         except PendingAnswersError as error:  # does not stop the other runs
             pending.append(error)
     return Evaluation(tuple(results), tuple(pending))
+
+
+def folder_of_work(text: str, out: Path | None) -> Path:
+    """Return the folder that workers read images from: the target, or else the run folder."""
+    path = Path(text)
+    return path if path.exists() else out or Path()
 
 
 def resolve_runs(

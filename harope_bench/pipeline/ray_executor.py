@@ -68,8 +68,10 @@ class RayExecutor:
                 for reference in finished_references:
                     yield _part_results(running.pop(reference), reference)
         finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
+            # An error of the caller may end Ray before this generator, and Ray would start again.
+            if ray.is_initialized():
+                for reference in running:
+                    ray.cancel(reference, force=True)
 
     def _part_starter(self, task: Task, units: Sequence[NamedUnit]) -> Callable[[Part], Any]:
         """Return a function that starts a part in a worker and returns Ray's reference to it."""

@@ -212,6 +212,7 @@ def _reproduce(
                     pending_plans,
                 )
                 if run in measured_runs:
+                    rule_thread.finish()  # rules beside the network would slow it down
                     summary.n_scored += _measure_cost(plan, folder)
                 rule_thread.close_when_finished(claim.pop_all())
             if plan.suite not in {pending_plan.suite for pending_plan in pending_plans}:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harope_bench.core.device import AUTO, device_type
+from harope_bench.core.device import AUTO, device_type, require_device
 from harope_bench.core.errors import MissingExtraError, OptionError
 from harope_bench.core.extras import install_command, is_installed
 from harope_bench.core.threaded_work import available_cores
@@ -36,12 +36,13 @@ class WorkerOptions:
         """
         if self.ray is not None:
             return None if self.workers in (None, AUTO) else int(self.workers or 1)
-        kind = device_type(device)
-        n_devices = _device_count(kind)
         if self.workers is None:
             return 1
+        require_device(device)
+        kind = device_type(device)
+        n_devices = _device_count(kind)
         if self.workers == AUTO:
-            return n_devices if kind == "cuda" else 1
+            return n_devices if device == "cuda" else 1
         if device != kind and self.workers != 1:
             raise OptionError(
                 f"--device {device} is one device; several workers need --device {kind}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -164,6 +165,24 @@ def test_an_error_of_the_caller_is_raised_after_what_it_submitted_is_written(
     with pytest.raises(RuntimeError, match="the network failed"):
         fail_after_five()
     assert written_items == [0, 1, 4, 9, 16]
+
+
+def test_a_writer_that_failed_takes_no_slot_for_what_it_rejects() -> None:
+    """The caller submits again what it still has, after the error."""
+
+    def fail(item: str) -> None:
+        raise OSError("disk full")
+
+    def submit_again(writer: OrderedWriter[int, str]) -> None:
+        try:
+            for item in range(100):
+                writer.submit(item)
+        finally:
+            with suppress(OSError):
+                writer.submit(100)
+
+    with pytest.raises(OSError, match="disk full"), OrderedWriter(str, fail, 1) as writer:
+        submit_again(writer)
 
 
 def test_the_number_of_threads_is_that_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -206,3 +207,25 @@ def test_without_locks_of_the_file_system_the_process_in_the_file_decides(
     with claim_run(tmp_path / "run"):
         assert json.loads(path.read_text())["process"] == os.getpid()
     assert not path.exists()
+
+
+def test_a_part_whose_folder_is_removed_at_the_last_moment_is_still_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by another process that looks for empty parts."""
+    acquire = run_claim._acquire
+
+    def remove_and_acquire(lock: Any, claim_folder: Path, folder: Path) -> bool:
+        claim_folder.rmdir()
+        return acquire(lock, claim_folder, folder)
+
+    monkeypatch.setattr(run_claim, "_acquire", remove_and_acquire)
+    with claim_run(tmp_path / "run", part(0)):
+        assert (tmp_path / "run/parts/part-0" / run_claim.WRITER_FILE).is_file()
+        assert run_claim._live_writer(tmp_path / "run/parts/part-0") is not None
+
+
+def test_a_folder_that_links_to_itself_raises_its_own_error(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with claim_run(tmp_path / "loop"):
+        pass

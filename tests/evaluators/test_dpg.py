@@ -427,7 +427,7 @@ def test_last_tile_alone_speaks_for_the_categories_officially() -> None:
     score = DPG.evaluate(sights, "official", False)
     counts = {m.metric: (m.n_asked, m.n_scored, m.n_abstained) for m in score.measurements}
     assert counts["entity"] == (8, 2, 6) and counts["dpg"] == (8, 8, 0)
-    assert any("last image of each item alone" in w for w in score.warnings)
+    assert any("scored on the last image of its prompts only" in w for w in score.warnings)
     assert "attribute-color is 100.000 official, 50.000 corrected" in [
         difference.text for difference in score.rule_differences
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from shard_runs import BATCH, call, contents, tiny_name
 from toy_images import COLOURS, write_toy_images
 from toy_prompts import ToyEye, toy
+from toy_script import write_toy_script
 
 from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.data import run_claim
@@ -199,6 +201,27 @@ def test_a_part_of_another_judge_is_named(words: tuple[object, ...], tmp_path: P
     output = call(*words, exit_code=1).output
     assert f"{path.parent} has annotations of another judge: weights_sha256" in output
     assert "delete that folder" in output
+
+
+def test_queries_that_waited_in_a_part_are_removed_once_they_are_answered(
+    words: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = write_toy_script(tmp_path / "script")
+    monkeypatch.setattr(ToyEye, "runner", script)
+    call(*words, "--shard", "1/2", exit_code=1)
+    assert [*(tmp_path / "run").glob("parts/*/annotations/*/queries.jsonl")]
+    call(*words, "--judge-python", sys.executable, "--judge-option", f"weights={script}")
+    assert not (tmp_path / "run/parts").exists()
+
+
+def test_a_part_that_was_killed_before_its_first_annotation_is_removed(
+    words: tuple[object, ...], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run/parts/shard-1-of-2/annotations/toy-eye"
+    folder.mkdir(parents=True)
+    (folder / ".judge.json.lock").touch()
+    call(*words)
+    assert not (tmp_path / "run/parts").exists()
 
 
 # ------------------------------------------------------------------------------------- classifiers

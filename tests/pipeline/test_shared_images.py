@@ -267,3 +267,32 @@ def test_a_damaged_image_fails_both_roles_and_no_other_image(
     images = annotate_folder(open_samples(folder), tmp_path / "out")
     assert images[0].failure == "toy-eye: ValueError: an image of thirteen"
     assert [image.failure for image in images[1:]] == [None] * 7
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+def test_judges_that_do_not_fit_at_once_have_their_turns(
+    toy: ToyEye,
+    ear: ToyEye,
+    samples: SampleSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The memory suffices for the networks of both, but not for what they compute."""
+    annotate_role_by_role(samples, tmp_path / "expected", monkeypatch)
+    annotate_image = ear.annotate
+    n_calls = 0
+
+    def fail_once(role: str, image: np.ndarray, query: Query) -> Annotation:
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == 2:  # an image of the first role is done, the one before of both
+            raise OutOfMemoryError("CUDA out of memory")
+        return annotate_image(role, image, query)
+
+    monkeypatch.setattr(ear, "annotate", fail_once)
+    annotate_folder(samples, tmp_path / "out")
+    assert n_calls > 2
+    assert files(tmp_path / "out") == files(tmp_path / "expected")

@@ -26,7 +26,7 @@ PART = run_claim.RunPart("shard-1-of-2", IndexRanges([(0, 4)]), IndexRanges([(0,
 
 
 def read_claims(folder: Path) -> object:
-    writer = run_claim.live_writer(folder)
+    writer = run_claim._live_writer(folder)
     overlap = writer is not None and writer.overlaps(PART)
     with run_claim.claim_run(folder, PART):
         return writer, overlap
