@@ -95,8 +95,11 @@ def _annotate_in_folders(
     units = [{**line, "image": str((folder / line["image"]).resolve())} for line in lines]
     names = [f"image {line['index']}" for line in lines]
     with Progress(f"annotate {judge_choice.name}", len(lines), "image") as progress:
+        claimed_record = None
         for _, (line, record) in run_units(task, units, names, EXTERNAL_QUERIES_PER_PART):
-            claim_judge_folder(folder, record)
+            if record != claimed_record:
+                claim_judge_folder(folder, record)
+                claimed_record = record
             append_annotation(folder, line)
             progress.advance()
 

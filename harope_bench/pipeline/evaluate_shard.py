@@ -315,7 +315,7 @@ def _has_features(
         return False
     if samples.plan is not None and not set(indices) <= samples.recorded_hashes.keys():
         return False  # other parts have yet to generate some of the images
-    hashes = samples.select_indices(indices).hashes_by_index
+    hashes = samples.select_indices(set(indices)).hashes_by_index
     key = shard_key(record, [(i, hashes[i]) for i in indices], samples.crop_side)
     shard = FeatureShard(number, indices, key)
     return find_shard_record(folder, shard, load_feature_extractor(record.name).arrays) is not None

@@ -540,6 +540,13 @@ def _join_and_write_shard(
         "notes": [*last_notes, *(note for note in all_notes if note not in last_notes)],
         "numerics": batches[-1].numerics,
     }
+    # Parts of a shard may come from other devices. A shard of one device has no such field.
+    other_numerics: list[JsonObject] = []
+    for batch in batches:
+        if batch.numerics != batches[-1].numerics and batch.numerics not in other_numerics:
+            other_numerics.append(batch.numerics)
+    if other_numerics:
+        fields["other_numerics"] = other_numerics
     _write_shard(folder, shard, arrays, row_count, fields)
 
 
@@ -633,7 +640,7 @@ def mixed_numerics_warnings(records: Sequence[JsonObject]) -> tuple[str, ...]:
 
     Shards that do not record it are left out.
     """
-    numerics = [_numerics(record) for record in records]
+    numerics = [numerics for record in records for numerics in _all_numerics(record)]
     counts = Counter(f"{n.get('network', 'plain')} on {n.get('device')}" for n in numerics if n)
     if len(counts) < 2:
         return ()
@@ -648,17 +655,25 @@ def numerics_flags(records: Sequence[JsonObject]) -> dict[str, Option]:
     """Return `judge_device`, `judge_network` and `judge_tf32`, as far as the shards record them."""
     values_by_flag: dict[str, list[Option]] = {}
     for record in records:
-        for key, value in _numerics(record).items():
-            values_by_flag.setdefault(f"judge_{key}", []).append(value)
+        for numerics in _all_numerics(record):
+            for key, value in numerics.items():
+                values_by_flag.setdefault(f"judge_{key}", []).append(value)
     return {
         flag: values[0] if len(set(values)) == 1 else ", ".join(sorted(map(str, set(values))))
         for flag, values in sorted(values_by_flag.items())
     }
 
 
-def _numerics(record: JsonObject) -> dict[str, Option]:
-    numerics = record.get("numerics")
-    return numerics if isinstance(numerics, dict) else {}
+def _all_numerics(record: JsonObject) -> list[dict[str, Option]]:
+    """Return device and code path of a shard; several where its batches were extracted by several.
+
+    A shard that records none gives none.
+    """
+    other_numerics = record.get("other_numerics")
+    all_numerics = [record.get("numerics")]
+    if isinstance(other_numerics, list):
+        all_numerics += other_numerics
+    return [numerics for numerics in all_numerics if isinstance(numerics, dict)]
 
 
 def delete_features(folder: Path, names: Sequence[str]) -> None:

@@ -130,10 +130,11 @@ def remove_batches(folder: Path, indices: Collection[int]) -> None:
 
     Batches of other images stay, because this run of fewer images does not have their features.
     """
+    run_indices = set(indices)
     with convert_os_errors(folder):
         for part in _extractor_folders(folder):
             for path in part.glob("*.npz"):
-                if _batch_indices(path) <= set(indices):
+                if _batch_indices(path) <= run_indices:
                     path.unlink(missing_ok=True)
     remove_empty_parts(_run_folder(folder))
 

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from harope_bench.core.device import AUTO
 from harope_bench.core.errors import OptionError
 from harope_bench.core.index_ranges import parse_whole_number
+from harope_bench.core.storage import first_line
 from harope_bench.pipeline.ray_executor import RayExecutor, capacity, headline, resource_of
 from harope_bench.pipeline.worker_machines import token_file
 
@@ -132,9 +133,9 @@ def _check_address(address: str) -> None:
         raise OptionError(f"--ray {address[:100]!r} is no address; give HOST:PORT or auto")
     try:
         socket.create_connection((host, port), CONNECTION_SECONDS).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise OptionError(
-            f"--ray {address}: no connection ({error.strerror or error}); start a cluster with `ray"
+            f"--ray {address}: no connection ({first_line(error)}); start a cluster with `ray"
             f" start --head`, {ADVICE}"
         ) from error
 

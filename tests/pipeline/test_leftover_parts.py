@@ -20,7 +20,7 @@ from toy_script import write_toy_script
 from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.data import run_claim
 from harope_bench.data.run_folder import RunFolder
-from harope_bench.pipeline import extract_features
+from harope_bench.pipeline import extract_features, feature_parts
 
 __all__ = ["tiny_name", "toy"]  # the fixtures
 COUNT = 70
@@ -133,6 +133,24 @@ def test_fewer_images_leave_the_features_of_the_others(
     shutil.rmtree(tmp_path / "run/results")  # of fewer images
     call(*words)
     assert not (tmp_path / "run/parts").exists()
+
+
+def test_batches_of_another_device_are_recorded(
+    tiny_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_batch = feature_parts.write_batch
+
+    def write_as_of_cuda(folder: Path, key: str, batch: feature_parts.ExtractedBatch) -> None:
+        numerics = {**batch.numerics, "device": "cuda"}
+        write_batch(folder, key, batch._replace(numerics=numerics))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_parts, "write_batch", write_as_of_cuda)
+        evaluate(tmp_path / "run", "--shard", "1/2")
+    evaluate(tmp_path / "run")
+    result = json.loads((tmp_path / "run/results/fidelity.json").read_text())
+    assert result["provenance"]["flags"]["judge_device"] == "cpu, cuda"
+    assert any("different numerics" in warning["text"] for warning in result["warnings"])
 
 
 # ------------------------------------------------------------------------------------- annotations

@@ -291,7 +291,12 @@ def test_a_killed_driver_is_finished_without_ray(cluster: Cluster, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("address", "words"),
-    [("127.0.0.1:1", "no connection"), ("nowhere", "is no address"), ("a:b", "is no address")],
+    [
+        ("127.0.0.1:1", "no connection"),
+        ("gpu..node:6379", "no connection"),
+        ("nowhere", "is no address"),
+        ("a:b", "is no address"),
+    ],
 )
 def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path, address: str, words: str) -> None:
     with pytest.raises(OptionError, match=words), use_workers(WorkerOptions(ray=address), "cpu"):
