@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import signal
+import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -125,18 +127,23 @@ def run_killed(words: tuple[str, ...], owner: type, method: str, after: int) -> 
             os.kill(os.getpid(), signal.SIGKILL)
         return own_function(*inputs)
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tempfile.TemporaryFile("w+") as output_file:
         warnings.simplefilter(
             "ignore", DeprecationWarning
         )  # libraries keep threads; the child uses none of them
         child = os.fork()
-    if child == 0:
-        try:
-            setattr(owner, method, deadly)
-            CliRunner().invoke(main, words)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        if child == 0:
+            try:
+                setattr(owner, method, deadly)
+                command_result = CliRunner().invoke(main, words)
+                traceback.print_exception(command_result.exception, file=output_file)
+                output_file.write(command_result.output)
+                output_file.flush()
+            finally:
+                os._exit(1)
+        exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        output_file.seek(0)
+        assert exit_code == -signal.SIGKILL, output_file.read()
 
 
 @pytest.fixture(scope="module")
