@@ -6,12 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
-import tempfile
-import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +16,7 @@ import tiny_judges
 import tiny_pipelines as tiny
 import tiny_prompts
 from click.testing import CliRunner
+from killed_study import run_killed
 
 tiny.needs_t2i()
 
@@ -115,47 +111,16 @@ def bench_home(study: StudyFolder) -> Path:
     return study.home
 
 
-def run_killed(words: tuple[str, ...], owner: type, method: str, after: int) -> None:
-    """Runs a command in a process of its own, which SIGKILL ends at that method's call number
-    `after`, before it has done anything.
-    """
-    own_function: Callable[..., Any] = getattr(owner, method)
-    calls = iter(range(1, after + 1))
-
-    def deadly(*inputs: Any) -> Any:
-        if next(calls) == after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return own_function(*inputs)
-
-    with warnings.catch_warnings(), tempfile.TemporaryFile("w+") as output_file:
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # libraries keep threads; the child uses none of them
-        child = os.fork()
-        if child == 0:
-            try:
-                setattr(owner, method, deadly)
-                command_result = CliRunner().invoke(main, words)
-                traceback.print_exception(command_result.exception, file=output_file)
-                output_file.write(command_result.output)
-                output_file.flush()
-            finally:
-                os._exit(1)
-        exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        output_file.seek(0)
-        assert exit_code == -signal.SIGKILL, output_file.read()
-
-
 @pytest.fixture(scope="module")
 def runs(study: StudyFolder) -> Path:
     """All runs of both checkpoints: the first one's command was killed in drawing and in judging
     before it came to its end.
     """
     words = study.words("plain", study.runs / "plain")
-    run_killed(words, RunFolder, "add_sample", IMAGES + 6)
+    run_killed(study.folder, study.home, words, RunFolder, "add_sample", IMAGES + 6)
     assert len(read_lines(study.runs / "plain/geneval/r48/samples.jsonl")) == 5
     assert not (study.runs / "plain/geneval/r64").exists()
-    run_killed(words, vlm.LoadedVlm, "annotate", 5)
+    run_killed(study.folder, study.home, words, vlm.LoadedVlm, "annotate", 5)
     answers = read_lines(
         next((study.runs / "plain/dpg-bench/r32/annotations").glob("*/annotations.jsonl"))
     )
