@@ -240,14 +240,14 @@ def _annotate_part(
     return len({index for _, index in new_lines.elements()})
 
 
-def _annotated_images(out: Path) -> Counter[tuple[str, object]]:
+def _annotated_images(out: Path) -> Counter[tuple[str, str]]:
     """Return the number of lines by judge's folder and image.
 
     Args:
         out: Parent of the judges' folders.
     """
     return Counter(
-        (path.parent.name, line.get("index"))
+        (path.parent.name, str(line.get("index")))
         for path in out.glob(f"*/{ANNOTATIONS_FILE}")
         for line in read_lines(path)
     )

@@ -140,9 +140,9 @@ EXCEPTIONS = {
     "pipeline.classify.drop_values_if_images_missing": CHECKED_TEXT, "testing.": CHECKED_TEXT, "models.backbones.diffusers_networks.": CHECKED_TEXT,
     "analysis.cost.measure_cost.plan_without_weights": CHECKED_TEXT, "pipeline.evaluate.make_source": CHECKED_TEXT,
     "evaluators.dpg_bench.": CHECKED_TEXT, "evaluators.geneval.": CHECKED_TEXT, "leaderboards.entries.": CHECKED_TEXT, "assets.download._copy": WRITES,
-    "pipeline.annotation_folder.record_folder_hashes": RUNS, "pipeline.reproduce._write": RUNS, "core.storage.copy_file": WRITES,
+    "pipeline.reproduce._write": RUNS, "core.storage.copy_file": WRITES,
     "api.comparison._make_policy": CHECKED_TEXT, "core.class_attributes._parse": SOURCE,
-    "pipeline.predictions.predict_shard": RUNS, "pipeline.annotate_externally.ExternalAnnotationWorker.": RUNS,
+    "pipeline.annotate_externally.ExternalAnnotationWorker.": RUNS,
     "pipeline.worker_machines._nvidia_driver": OF_THE_PACKAGE,
     "core.state_dicts.weights_bytes": WRITES, "training.training_files.": WRITES,
 }  # fmt: skip

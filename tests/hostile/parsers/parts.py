@@ -18,7 +18,13 @@ from harope_bench.core import text_file
 from harope_bench.core.annotations import DetectionQuery
 from harope_bench.core.index_ranges import IndexRanges
 from harope_bench.data import run_claim, run_folder
-from harope_bench.pipeline import annotation_folder, feature_parts, ray_connection
+from harope_bench.judges.base import JudgeChoice
+from harope_bench.pipeline import (
+    annotation_folder,
+    evaluate_shard,
+    feature_parts,
+    ray_connection,
+)
 
 TABLE = Table()
 parser = TABLE.add
@@ -70,20 +76,28 @@ def batch_files() -> Files:
         return {"key.npz": (Path(folder) / "key.npz").read_bytes()}
 
 
-parser(
-    "batch of features",
-    batch_files,
-    lambda f: feature_parts.read_batch(f / "key.npz", [0, 1], ["pool"]),
-)
+def read_batches(folder: Path) -> object:
+    path = folder / "key.npz"
+    return feature_parts._batch_indices(path), feature_parts.read_batch(path, [0, 1], ["pool"])
+
+
+parser("batch of features", batch_files, read_batches)
+
+
+def read_answers_of_parts(folder: Path) -> object:
+    """Read the answers for a query, count them, and take all of them into the run."""
+    queries = [annotation_folder.ImageQuery(0, 0, d.HASH, DetectionQuery(), KEY)]
+    lines = annotation_folder.lines_of_parts(folder / "annotations/toy", "detector", queries)
+    counts = evaluate_shard._annotated_images((folder / PART_ANSWERS).parent)
+    annotation_folder.take_annotations_of_parts(folder / "annotations", [JudgeChoice("toy")])
+    return lines, counts
+
+
 PART_ANSWERS = "parts/shard-1-of-2/annotations/toy"
 parser(
     "answers of parts",
     {f"{PART_ANSWERS}/judge.json": RECORD, f"{PART_ANSWERS}/annotations.jsonl": ANSWERS},
-    lambda f: annotation_folder.lines_of_parts(
-        f / "annotations/toy",
-        "detector",
-        [annotation_folder.ImageQuery(0, 0, d.HASH, DetectionQuery(), KEY)],
-    ),
+    read_answers_of_parts,
 )
 
 
