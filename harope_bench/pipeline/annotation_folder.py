@@ -251,7 +251,7 @@ def lines_of_parts(folder: Path, role: str, queries: Sequence[ImageQuery]) -> di
     lines: dict[str, JsonObject] = {}
     for part_folder in _judge_folders_in_parts(folder):
         stored_annotations = read_annotations(part_folder, role, queries)
-        for line in read_lines(part_folder / ANNOTATIONS_FILE):
+        for line in _annotated_lines(part_folder):
             stored_annotation = stored_annotations.get(str(line.get("key")))
             if stored_annotation is not None and stored_annotation.annotation is not None:
                 lines[str(line["key"])] = line
@@ -265,6 +265,18 @@ def has_annotations_in_parts(folder: Path) -> bool:
         folder: The judge's folder in the whole run: RUN/annotations/JUDGE.
     """
     return bool(folders_in_parts(folder.parent.parent, *folder.parts[-2:]))
+
+
+def _annotated_lines(folder: Path) -> Iterator[JsonObject]:
+    """Yield the lines of a folder that have an annotation and can be written again.
+
+    JSON has no NaN. A query whose line has one is asked again.
+    """
+    for line in read_lines(folder / ANNOTATIONS_FILE):
+        if "annotation" in line and "key" in line:
+            with suppress(ValueError):
+                json.dumps(line, allow_nan=False)
+                yield line
 
 
 def _judge_folders_in_parts(folder: Path) -> list[Path]:
@@ -314,8 +326,7 @@ def take_annotations_of_parts(out: Path, judges: Iterable[JudgeChoice]) -> None:
         lines = {
             str(line["key"]): line
             for part_folder in part_folders
-            for line in read_lines(part_folder / ANNOTATIONS_FILE)
-            if "annotation" in line and "key" in line
+            for line in _annotated_lines(part_folder)
         }
         stored_lines = read_lines(folder / ANNOTATIONS_FILE)
         known_keys = {line.get("key") for line in stored_lines if "annotation" in line}
