@@ -90,6 +90,7 @@ FILES_AND_WORDS = {
     "test_house",
     "test_images_api",
     "test_interface",
+    "test_leftover_parts",
     "test_judge_base",
     "test_leaderboards",
     "test_library_pipelines",
