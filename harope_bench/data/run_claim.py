@@ -391,8 +391,11 @@ def _release(lock: FileLock, folder: Path, claim_folder: Path, new_folders: list
     with ExitStack() as stack:
         stack.callback(lock.release)
         stack.enter_context(_claims_lock(folder, makes_folder=False))
-        with suppress(OSError):
-            (claim_folder / WRITER_FILE).unlink(missing_ok=True)
+        # A claim that was rejected leaves the file of the process that holds the folder.
+        writer = _read_writer(claim_folder)
+        if writer is not None and (writer.process, writer.boot) == (os.getpid(), boot_token()):
+            with suppress(OSError):
+                (claim_folder / WRITER_FILE).unlink(missing_ok=True)
         lock.release()
         _remove_lock_files(claim_folder)
         if claim_folder != folder.absolute():  # a part
@@ -403,9 +406,13 @@ def _release(lock: FileLock, folder: Path, claim_folder: Path, new_folders: list
 
 def _remove_folders(folders: list[Path]) -> None:
     """Remove empty folders, the innermost first, up to one that holds something."""
-    with suppress(OSError):
-        for path in folders:
+    for path in folders:
+        try:
             path.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return
 
 
 def _remove_lock_files(folder: Path) -> None:

@@ -38,9 +38,10 @@ class WorkerOptions:
             return None if self.workers in (None, AUTO) else int(self.workers or 1)
         if self.workers is None:
             return 1
-        require_device(device)
         kind = device_type(device)
         n_devices = _device_count(kind)
+        if n_devices == 0:
+            require_device(device)  # its error says what this machine has
         if self.workers == AUTO:
             return n_devices if device == "cuda" else 1
         if device != kind and self.workers != 1:
