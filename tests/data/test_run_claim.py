@@ -96,9 +96,10 @@ def test_a_part_without_samples_excludes_no_other(tmp_path: Path, is_first: bool
     ],
 )
 def test_a_damaged_writer_file_is_no_claim(tmp_path: Path, content: str) -> None:
-    (tmp_path / run_claim.WRITER_FILE).write_text(content)
+    path = tmp_path / run_claim.WRITER_FILE
+    path.write_text(content)
     with claim_run(tmp_path):
-        pass
+        assert json.loads(path.read_text())["process"] == os.getpid()
 
 
 @pytest.mark.parametrize("seconds", [-3600.0, 3600.0])
@@ -108,7 +109,7 @@ def test_a_sign_of_another_time_is_no_claim(tmp_path: Path, seconds: float) -> N
     path.write_text(json.dumps(WRITER))
     os.utime(path, (time.time() + seconds, time.time() + seconds))
     with claim_run(tmp_path):
-        pass
+        assert json.loads(path.read_text())["process"] == os.getpid()
 
 
 def test_a_claim_of_another_machine_is_named_in_printable_text(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_a_claim_within_a_claim_may_spell_the_folder_otherwise(tmp_path: Path) -
     with claim_run(tmp_path / "folder/run"):
         for path in (tmp_path / "link/run", tmp_path / "link/../folder/run"):
             with claim_run(path):
-                pass
+                assert (tmp_path / "folder/run" / run_claim.WRITER_FILE).is_file()
 
 
 def test_a_part_that_ends_stops_none_that_starts(tmp_path: Path) -> None:
